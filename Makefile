@@ -1,0 +1,61 @@
+# make install   the environment .venv (pinned in constraints.txt) with fastdiff installed editable
+# make demo      a grid of garments drawn from the shipped model: out/demo.png
+# make test      all tests;  make quick: without the slow ones
+# make check     ruff, format, types, floors, C++ format
+# make bench     the measurements of benchmarks/, printed and kept as JSON
+# pip reads its usual PIP_* variables; PYTHON=python3.12 chooses another interpreter for a new .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cpp' 'csrc/*.cu' 2>/dev/null)
+BUILD_INPUTS := $(wildcard setup.py pyproject.toml csrc/* csrc/*/* csrc/*/*/*)
+
+.PHONY: install demo test quick check format bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first, and alone: the extension builds against it, and a range would admit another build of torch.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	$(PIP) -c constraints.txt pip setuptools wheel ninja numpy "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+$(VENV)/.installed: $(BUILD_INPUTS) $(VENV)/.torch
+	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+demo: install
+	@mkdir -p out
+	$(BIN)/fastdiff sample --model fashion --num 64 --steps 50 --labels 0-9 --guidance 1.5 --seed 0 --out out/demo.png
+
+test: install
+	$(BIN)/python -m pytest
+
+quick: install
+	$(BIN)/python -m pytest -m "not slow"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(if $(CXX_FILES),$(BIN)/clang-format --dry-run -Werror $(CXX_FILES))
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
+
+bench: install
+	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s
+
+clean:
+	rm -rf build dist out fastdiff/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV)/.installed
