@@ -1,0 +1,96 @@
+"""The command `fastdiff`: sample, train, eval, info.
+
+Each command is a module with a dataclass of its options (read by tyro) and a function `run`. Only the module of the
+command that is asked for is imported. A wrong value ends in one line on stderr and exit status 2; `--debug` or
+FASTDIFF_DEBUG=1 shows the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WRONG_INPUT = 2
+INTERRUPTED = 128 + signal.SIGINT
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command is found, and one line about it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "sample": Command("fastdiff.cli.sample", "draw images from a trained model"),
+    "train": Command("fastdiff.cli.train", "train a model, or go on with a stopped training"),
+    "eval": Command("fastdiff.cli.evaluate", "class accuracy and Frechet distance of a model's images"),
+    "info": Command("fastdiff.cli.info", "versions, devices, and which backend runs which op, or why not"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status (0 done, 2 wrong input, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("FASTDIFF_DEBUG", "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("fastdiff: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        if debug or not _is_expected(error):
+            raise
+        print(f"fastdiff: {_one_line(error)}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _run(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(version("fastdiff-torch"))
+        return 0
+    if name not in COMMANDS:
+        raise ValueError(f"the command must be one of {', '.join(COMMANDS)}, got {name!r}")
+    return int(importlib.import_module(COMMANDS[name].module).main(arguments[1:]))
+
+
+def _overview() -> str:
+    lines = [f"  {name:<8}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: fastdiff COMMAND [options]     (fastdiff COMMAND --help lists the options)",
+            "",
+            *lines,
+            "",
+            "  --version   print the version",
+            "  --debug     show the traceback of an error",
+        ]
+    )
+
+
+def _is_expected(error: Exception) -> bool:
+    """A missing module is the user's business only when it is an optional dependency, not a part of fastdiff."""
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "").startswith("fastdiff")
+    return True
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error; a missing optional package is told with the command that brings it."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name!r} is missing: pip install 'fastdiff-torch[cli]'"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,79 @@
+"""Reading a command's options: tyro over a dataclass, with defaults from a `--config` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], arguments: list[str], command: str) -> Options:
+    """Options of one command from its arguments.
+
+    Args:
+        options: A dataclass; its docstring becomes the help text.
+        arguments: What stands after the command's name. `--config FILE` (.json, or .yaml where PyYAML is installed)
+            gives defaults, which other arguments override.
+        command: The command's name, for the help text.
+
+    Raises:
+        ValueError: for a config file that is not an object of known options.
+        SystemExit: as tyro does for wrong arguments (status 2) and `--help` (status 0).
+    """
+    import tyro
+
+    rest, file = _without_config(arguments)
+    default = None if file is None else _from_file(options, Path(file))
+    return tyro.cli(options, prog=f"fastdiff {command}", args=rest, default=default)
+
+
+def _without_config(arguments: list[str]) -> tuple[list[str], str | None]:
+    rest, file = [], None
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--config":
+            file = next(remaining, "")
+        elif argument.startswith("--config="):
+            file = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    if file == "":
+        raise ValueError("--config must be followed by the name of a .json or .yaml file, got nothing")
+    return rest, file
+
+
+def _from_file(options: type[Options], path: Path) -> Options:
+    values = _read(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: the file must hold an object of options, got {type(values).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ValueError(f"{path}: options must be among {', '.join(fields)}, got {', '.join(unknown)}")
+    return options(**{name: _converted(value, str(fields[name].type)) for name, value in values.items()})
+
+
+def _read(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".yaml", ".yml"):
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: the file must be YAML, got: {' '.join(str(error).split())}") from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: the file must be JSON, got: {error}") from None
+
+
+def _converted(value: Any, kind: str) -> Any:
+    """JSON has neither paths nor tuples: give a field what its annotation says."""
+    if value is not None and kind.startswith("Path"):
+        return Path(value)
+    return tuple(value) if isinstance(value, list) and kind.startswith("tuple") else value

@@ -1,0 +1,127 @@
+"""What this installation can do, and why it cannot do the rest: the facts behind `fastdiff info`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import pkgutil
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "numpy", "safetensors", "tqdm", "triton", "tyro", "pillow", "accelerate", "tensorboard")
+VARIABLES = ("FASTDIFF_BACKEND", "FASTDIFF_DEBUG", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+ABSENT = "not installed"
+
+
+def collect() -> dict[str, Any]:
+    """All facts as one JSON-able dict: versions, devices, build, ops, fallbacks, models, environment."""
+    ops = _ops()
+    return {
+        "fastdiff": _version("fastdiff-torch"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": _devices(),
+        "build": _build(),
+        "ops": ops,
+        "fallbacks": _fallbacks(ops),
+        "models": _models(),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ABSENT
+
+
+def _devices() -> dict[str, str]:
+    capability = torch.backends.cpu.get_cpu_capability()
+    devices = {
+        "cpu": f"{platform.machine()}, {capability}, {torch.get_num_threads()} of {os.cpu_count()} threads"
+    }
+    devices["cuda"] = _cuda()
+    has_mps = torch.backends.mps.is_available()
+    devices["mps"] = "available" if has_mps else "not available"
+    return devices
+
+
+def _cuda() -> str:
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return f"torch is built for CUDA {torch.version.cuda}, but no usable device is found"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"CUDA {torch.version.cuda}: {', '.join(names)}"
+
+
+def _build() -> dict[str, Any]:
+    """Where the compiled part is, or why it is not there; and what the build wrote down about itself."""
+    from fastdiff.ops import extension
+
+    found = importlib.util.find_spec("fastdiff._C")
+    facts: dict[str, Any] = {
+        "extension": extension.MISSING or "loaded",
+        "file": Path(found.origin).name if found is not None and found.origin else None,
+    }
+    note = Path(__file__).with_name("_build_info.json")
+    if note.is_file():
+        facts.update(json.loads(note.read_text(encoding="utf-8")))
+    return facts
+
+
+def _ops() -> dict[str, dict[str, str]]:
+    """Every op x backend: "available", or the reason why not."""
+    from fastdiff import ops
+    from fastdiff.ops import dispatch
+
+    for module in pkgutil.iter_modules(ops.__path__):
+        importlib.import_module(f"{ops.__name__}.{module.name}")
+    return {name: _states(backends) for name, backends in sorted(dispatch.registered().items())}
+
+
+def _states(backends: tuple[Any, ...]) -> dict[str, str]:
+    from fastdiff.ops import dispatch
+
+    written = {backend.name: backend.missing or "available" for backend in backends}
+    return {name: written.get(name, "not written for this op") for name in dispatch.BACKENDS}
+
+
+def _fallbacks(ops: dict[str, dict[str, str]]) -> list[str]:
+    """One sentence for each op that runs on plain torch although a faster CPU backend exists."""
+    return [
+        f"{op} runs on plain torch instead of C++: {states['cpp']}"
+        for op, states in ops.items()
+        if states["cpp"] not in ("available", "not written for this op")
+    ]
+
+
+def _models() -> list[str]:
+    assets = Path(__file__).with_name("assets")
+    return sorted(folder.parent.name for folder in assets.glob("*/model.safetensors"))
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The facts for people: sections of aligned lines."""
+    lines = [f"fastdiff {facts['fastdiff']}, Python {facts['python']}, {facts['platform']}"]
+    for title in ("packages", "devices", "build"):
+        lines += _section(title, facts[title])
+    lines += ["", "ops"]
+    for op, states in facts["ops"].items():
+        lines += [f"  {op}", *(f"    {name:<8}{state}" for name, state in states.items())]
+    lines += ["", "fallbacks", *(f"  {line}" for line in facts["fallbacks"] or ["none"])]
+    lines += ["", "models", f"  {', '.join(facts['models']) or 'none shipped'}"]
+    return "\n".join(lines + (_section("environment", facts["environment"]) if facts["environment"] else []))
+
+
+def _section(title: str, entries: dict[str, Any]) -> list[str]:
+    width = max(len(name) for name in entries) + 2
+    return ["", title, *(f"  {name:<{width}}{value}" for name, value in entries.items() if value is not None)]
