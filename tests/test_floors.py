@@ -1,4 +1,4 @@
-"""The rules of the house that a program can check: floors, sizes of rooms, names, checks by words instead of asserts."""
+"""The rules of the house that a program can check: floors, sizes of rooms and functions, names."""
 
 from __future__ import annotations
 
