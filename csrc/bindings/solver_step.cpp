@@ -1,0 +1,94 @@
+// fastdiff::solver_step_cpp, the C++ backend of fastdiff/ops/solver_step.py.
+#include <cmath>
+
+#include "fastdiff/cpu_kernels.h"
+#include "tensors.h"
+
+namespace fastdiff {
+namespace {
+
+bool used(const float* row, std::initializer_list<int> columns) {
+  return std::any_of(columns.begin(), columns.end(), [row](int column) { return row[column] != 0.0f; });
+}
+
+void check_slot(const float* row, int column, int64_t slots) {
+  STD_TORCH_CHECK(row[column] >= 0 && row[column] < static_cast<float>(slots) && row[column] == std::floor(row[column]),
+                  "solver_step: history must have the slots of the row, got ", slots, " slots");
+}
+
+// Every tensor that the row's coefficients read is there, every slot exists.
+void check_needs(const SolverStepArgs& args, int64_t slots) {
+  const float* row = args.row;
+  const auto need = [](bool needed, bool given, const char* name) {
+    STD_TORCH_CHECK(!needed || given, "solver_step: ", name, " must be given, because the row uses it");
+  };
+  const bool m = used(row, {k_u_m, k_p_m, k_q_m});
+  need(m && (row[k_g_c] != 0.0f || args.per_sample), bool(args.m), "m");
+  need((m && (row[k_g_u] != 0.0f || args.per_sample)) || used(row, {k_q_u, k_p_u}), bool(args.m_u), "m_u");
+  need(used(row, {k_u_c, k_p_c, k_d}), bool(args.cond), "cond");
+  const bool noisy = row[k_s] != 0.0f, region = args.mask && row[k_i_s] != 0.0f;
+  need(noisy && row[k_l_1] != 0.0f, bool(args.v), "v");
+  need(bool(args.mask) && row[k_i_y] != 0.0f, bool(args.known), "known");
+  need(noisy && !args.noise, args.seeds != nullptr, "seeds");
+  need(region && !args.known_noise, args.seeds != nullptr, "seeds");
+  for (int k = 0; k < kHistories; ++k) {
+    if (row[k_h_0 + k] != 0.0f) check_slot(row, k_slot_0 + k, slots);
+  }
+  for (int k = 0; k < kPushes; ++k) {
+    const float given = row[k_push_0 + 2 * k];
+    const int what = given >= 0.0f && given < 4.0f ? static_cast<int>(given) : -1;
+    STD_TORCH_CHECK(static_cast<float>(what) == given,
+                    "solver_step: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got ", given);
+    if (what != k_push_none) check_slot(row, k_push_0_slot + 2 * k, slots);
+  }
+}
+
+const float* row_of(const Tensor& table, const OptionalTensor& counter, int64_t row) {
+  check_dense(table, "table", ScalarType::Float);
+  STD_TORCH_CHECK(table.dim() == 2 && table.size(1) == k_row_width, "solver_step: table must be (rows, ",
+                  static_cast<int>(k_row_width), ")");
+  if (const int64_t* index = dense_integers(counter, "counter", 1)) row = *index;
+  STD_TORCH_CHECK(row >= 0 && row < table.size(0), "solver_step: row must be in [0, ", table.size(0), "), got ", row);
+  return static_cast<const float*>(table.const_data_ptr()) + row * k_row_width;
+}
+
+void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tensor table, OptionalTensor counter,
+                 int64_t row, Tensor x, OptionalTensor m, OptionalTensor m_u, OptionalTensor v, OptionalTensor cond,
+                 OptionalTensor seeds, OptionalTensor noise, OptionalTensor known, OptionalTensor mask,
+                 OptionalTensor known_noise, OptionalTensor per_sample) {
+  const Samples samples = samples_of(x);
+  const int64_t count = x.numel(), slots = history.has_value() ? history->size(0) : 0;
+  SolverStepArgs args;
+  args.samples = samples;
+  args.row = row_of(table, counter, row);
+  args.per_sample = dense_floats(per_sample, "per_sample", samples.batch * k_per_sample_width);
+  args.seeds = dense_integers(seeds, "seeds", samples.batch);
+  args.m = source_of(m, samples, "m");
+  args.m_u = source_of(m_u, samples, "m_u");
+  args.v = source_of(v, samples, "v");
+  args.cond = source_of(cond, samples, "cond");
+  args.known = source_of(known, samples, "known");
+  args.mask = source_of(mask, samples, "mask");
+  args.noise = source_of(noise, samples, "noise");
+  args.known_noise = source_of(known_noise, samples, "known_noise");
+  args.x = dense_floats(x, "x", count);
+  args.history = dense_floats(history, "history", slots * count);
+  args.x0_out = dense_floats(x0_out, "x0_out", count);
+  args.out = dense_floats(out, "out", count);
+  check_needs(args, slots);
+  for_tiles(samples, [&args](int64_t begin, int64_t end) { cpu_kernels().solver_step(args, begin, end); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
+  m.def(
+      "solver_step_cpp(Tensor(a!) out, Tensor(b!)? x0_out, Tensor(c!)? history, Tensor table, Tensor? counter, int row, "
+      "Tensor x, Tensor? m=None, Tensor? m_u=None, Tensor? v=None, Tensor? cond=None, Tensor? seeds=None, "
+      "Tensor? noise=None, Tensor? known=None, Tensor? mask=None, Tensor? known_noise=None, "
+      "Tensor? per_sample=None) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) { m.impl("solver_step_cpp", TORCH_BOX(&solver_step)); }
+
+}  // namespace fastdiff

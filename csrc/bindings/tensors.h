@@ -1,0 +1,96 @@
+// From torch's tensors (stable ABI) to the plain arguments of the kernels.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "fastdiff/tile.h"
+
+namespace fastdiff {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+inline Samples samples_of(const Tensor& x) {
+  const int64_t batch = x.size(0);
+  return {batch, batch == 0 ? 0 : x.numel() / batch};
+}
+
+inline Element element_of(const Tensor& t, const char* name) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float:
+      return Element::f32;
+    case ScalarType::Half:
+      return Element::f16;
+    case ScalarType::BFloat16:
+      return Element::bf16;
+    default:
+      STD_TORCH_CHECK(false, name, " must be float32, float16 or bfloat16");
+  }
+}
+
+// A tensor (B, ...) of as many elements as `samples` says, in any strides.
+inline Source source_of(const OptionalTensor& tensor, const Samples& samples, const char* name) {
+  Source source;
+  if (!tensor.has_value()) return source;
+  const Tensor& t = *tensor;
+  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(t.dim() >= 2 && t.dim() <= kMaxDims, name, " must have 2 to ", kMaxDims, " dimensions");
+  STD_TORCH_CHECK(t.size(0) == samples.batch && t.numel() == samples.batch * samples.count, name,
+                  " must have the shape of x");
+  source.data = t.const_data_ptr();
+  source.element = element_of(t, name);
+  source.sample_stride = t.stride(0);
+  for (int64_t d = 1; d < t.dim(); ++d) {
+    const int64_t size = t.size(d), stride = t.stride(d);
+    if (size == 1) continue;
+    const int last = source.dims - 1;
+    if (last >= 0 && source.strides[last] == size * stride) {
+      source.sizes[last] *= size;
+      source.strides[last] = stride;
+    } else {
+      source.sizes[source.dims] = size;
+      source.strides[source.dims++] = stride;
+    }
+  }
+  if (source.dims == 0) {
+    source.dims = 1;
+    source.sizes[0] = source.strides[0] = 1;
+  }
+  return source;
+}
+
+inline void check_dense(const Tensor& t, const char* name, ScalarType type) {
+  STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous() && t.scalar_type() == type, name,
+                  " must be a contiguous CPU tensor of the expected type");
+}
+
+inline float* dense_floats(const OptionalTensor& t, const char* name, int64_t count) {
+  if (!t.has_value()) return nullptr;
+  check_dense(*t, name, ScalarType::Float);
+  STD_TORCH_CHECK(t->numel() == count, name, " must have ", count, " elements");
+  return static_cast<float*>(t->mutable_data_ptr());
+}
+
+inline const int64_t* dense_integers(const OptionalTensor& t, const char* name, int64_t count) {
+  if (!t.has_value()) return nullptr;
+  check_dense(*t, name, ScalarType::Long);
+  STD_TORCH_CHECK(t->numel() == count, name, " must have ", count, " elements");
+  return static_cast<const int64_t*>(t->const_data_ptr());
+}
+
+// Runs f(begin, end) over all tiles on torch's own threads; a thread gets at least eight tiles.
+template <class F>
+void for_tiles(const Samples& samples, const F& f) {
+  const int64_t tiles = samples.batch * samples.tiles();
+  if (tiles > 0) torch::stable::parallel_for(0, tiles, 8, f);
+}
+
+}  // namespace fastdiff

@@ -1,0 +1,10 @@
+"""The hot operations: each one reference in plain torch, faster backends beside it, one public function."""
+
+from __future__ import annotations
+
+from .add_noise import add_noise
+from .dispatch import use_backend
+from .normal import normal
+from .solver_step import solver_step
+
+__all__ = ["add_noise", "normal", "solver_step", "use_backend"]

@@ -1,0 +1,107 @@
+"""Choice of a backend for one call of an op.
+
+Each op lists its backends in order of preference. A backend answers `reasons(**inputs)`: an empty list means that
+it can run this call. The first that can is taken; `use_backend` or the variable ``FASTDIFF_BACKEND`` leave only one
+to choose from. When none can run, the error names the inputs and the reasons of every backend.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+BACKENDS = ("cuda", "triton", "cpp", "torch")
+_OPS: dict[str, tuple[Backend, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run an op.
+
+    Attributes:
+        name: one of `BACKENDS`.
+        run: the implementation; takes the op's inputs by keyword.
+        reasons: why it cannot run these inputs, in words; empty when it can.
+        missing: why it can run nothing at all here (not built, no device); empty when it can.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    reasons: Callable[..., list[str]]
+    missing: str = ""
+
+
+def _checked(name: str, place: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{place}: backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def _from_environment() -> str | None:
+    name = os.environ.get("FASTDIFF_BACKEND", "")
+    return _checked(name, "FASTDIFF_BACKEND") if name else None
+
+
+_forced: str | None = _from_environment()
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Force one backend ("torch", "cpp", "triton" or "cuda") for all ops inside the block, in the whole process.
+
+    A call that this backend cannot run raises a `ValueError` with its reasons instead of falling back.
+    """
+    global _forced
+    before, _forced = _forced, _checked(name, "use_backend")
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def forced_backend() -> str | None:
+    """The backend that `use_backend` or ``FASTDIFF_BACKEND`` forces, if any."""
+    return _forced
+
+
+def register(op: str, *backends: Backend) -> tuple[Backend, ...]:
+    """Record the backends of an op, best first, for `fastdiff info`."""
+    _OPS[op] = backends
+    return backends
+
+
+def registered() -> Mapping[str, tuple[Backend, ...]]:
+    """All ops with their backends, best first."""
+    return dict(_OPS)
+
+
+def _why_not(backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
+    return [backend.missing] if backend.missing else backend.reasons(**inputs)
+
+
+def run(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) -> Any:
+    """Run the first backend that can, or raise a `ValueError` that says why none can."""
+    for backend in backends:
+        if (_forced is None or backend.name == _forced) and not _why_not(backend, inputs):
+            return backend.run(**inputs)
+    raise ValueError(_refusal(op, backends, inputs))
+
+
+def _refusal(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) -> str:
+    lines = [f"{op}: no backend can run these inputs:"]
+    for name, value in inputs.items():
+        if isinstance(value, Tensor):
+            lines.append(f"  {name}: {tuple(value.shape)} {value.dtype} {value.device} strides {value.stride()}")
+    for backend in backends:
+        if _forced is not None and backend.name != _forced:
+            lines.append(f"`{backend.name}`: not chosen, because `{_forced}` is forced")
+        else:
+            lines.append(f"`{backend.name}`: " + "; ".join(_why_not(backend, inputs)))
+    if _forced is not None and all(backend.name != _forced for backend in backends):
+        lines.append(f"`{_forced}`: {op} has no such backend")
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""normal: standard normal numbers that depend on (seed, row, stream, element) alone; see `fastdiff.ops.philox`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch, extension, philox
+from .arguments import check_exactly, check_tensor, described
+
+_OP = "normal"
+
+
+def reference(*, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype) -> Tensor:
+    """`normal` in plain torch."""
+    flat = philox.normal(seeds, math.prod(shape), row=row, stream=stream, dtype=dtype)
+    return flat.reshape(seeds.shape[0], *shape)
+
+
+def _cpp(*, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype) -> Tensor:
+    out = torch.empty(seeds.shape[0], *shape, dtype=dtype)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    torch.ops.fastdiff.normal_cpp(out, seeds, rows, first, stream)
+    return out
+
+
+def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: Any) -> list[str]:
+    reasons = [] if dtype == torch.float32 else [f"dtype is {dtype}, it makes float32"]
+    if seeds.device.type != "cpu":
+        reasons.append(f"seeds are on {seeds.device}, it runs on the CPU")
+    if not seeds.is_contiguous() or (isinstance(row, Tensor) and not row.is_contiguous()):
+        reasons.append("seeds or row are not contiguous")
+    return reasons
+
+
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
+
+
+def normal(
+    seeds: Tensor, shape: Sequence[int], *, row: int | Tensor = 0, stream: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Standard normal numbers, the same for a seed whatever the batch, its order or the number of processes.
+
+    Args:
+        seeds: (B,) int64, the 64 bits of each sample's seed.
+        shape: shape of one sample.
+        row: row index in [0, 2**32), one for all or (B,) int64.
+        stream: which noise, see `fastdiff.ops.philox.Stream`.
+        dtype: float32, or float64 (torch backend).
+
+    Returns:
+        (B, *shape) on the device of seeds; |values| <= 5.77.
+
+    Raises:
+        TypeError: seeds are not an int64 tensor.
+        ValueError: a shape or dtype does not fit.
+
+    Source: Salmon et al., SC 2011 (Philox4x32-10) and Box and Muller 1958.
+    """
+    check_tensor(_OP, "seeds", seeds)
+    if seeds.dtype != torch.int64 or seeds.dim() != 1:
+        raise TypeError(f"{_OP}: seeds must be int64 (B,), got {described(seeds)}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{_OP}: dtype must be torch.float32 or torch.float64, got {dtype}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{_OP}: shape must not be negative, got {tuple(shape)}")
+    if isinstance(row, Tensor):
+        check_exactly(_OP, "row", row, torch.int64, tuple(seeds.shape), seeds)
+    elif not 0 <= row < 2**32:
+        raise ValueError(f"{_OP}: row must be in [0, 2**32), got {row}")
+    inputs = {"seeds": seeds, "shape": tuple(shape), "row": row, "stream": int(stream), "dtype": dtype}
+    return dispatch.run(_OP, _BACKENDS, inputs)

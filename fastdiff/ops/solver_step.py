@@ -1,0 +1,321 @@
+"""solver_step: carry out one row of a step table, with the noise made inside the pass.
+
+The formula is `fastdiff.ops.row`. State, history and noise are contiguous float32 (B, ...); the network's outputs
+may be float32, float16 or bfloat16 in any strides. The torch backend also takes float64 on the CPU, for tests of
+order; nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch, extension, philox
+from .arguments import check_exactly, check_like, check_tensor, described, overlap
+from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
+
+Coefficient = float | Tensor
+
+
+def host_row(table: Tensor, row: int | Tensor) -> list[float] | None:
+    """The row's values where they can be read without waiting for a device or breaking a graph, else None."""
+    if torch.compiler.is_compiling() or table.device.type != "cpu":
+        return None
+    if isinstance(row, Tensor):
+        if row.device.type != "cpu":
+            return None
+        row = int(row.numpy()[0])
+    return list(table.numpy()[row].tolist())
+
+
+class _Row:
+    """Coefficients by name: floats where the host knows them, else 0-d tensors of the table."""
+
+    def __init__(self, table: Tensor, row: int | Tensor) -> None:
+        values = host_row(table, row)
+        self.values: Any = values if values is not None else table[row].reshape(WIDTH)
+
+    def __getitem__(self, name: str) -> Coefficient:
+        return self.values[column(name)]
+
+
+def _shaped(coefficient: Coefficient, like: Tensor) -> Coefficient:
+    """A per-sample (B,) coefficient as (B, 1, ...)."""
+    if isinstance(coefficient, Tensor) and coefficient.dim() == 1:
+        return coefficient.reshape(-1, *[1] * (like.dim() - 1))
+    return coefficient
+
+
+def _term(coefficient: Coefficient, tensor: Tensor | None, like: Tensor) -> Tensor | float:
+    """coefficient * tensor, and 0 where the coefficient is 0, whatever the tensor holds."""
+    if tensor is None or (not isinstance(coefficient, Tensor) and coefficient == 0.0):
+        return 0.0
+    coefficient, tensor = _shaped(coefficient, like), tensor.to(like.dtype)
+    if isinstance(coefficient, Tensor):
+        return torch.where(coefficient == 0, torch.zeros_like(tensor), coefficient * tensor)
+    return coefficient * tensor
+
+
+def _sum(like: Tensor, *terms: Tensor | float) -> Tensor:
+    total: Tensor | float = 0.0
+    for term in terms:
+        total = total + term
+    return total if isinstance(total, Tensor) else torch.full_like(like, total)
+
+
+def _noise(given: Tensor | None, seeds: Tensor | None, row: Coefficient, stream: Coefficient, x: Tensor) -> Tensor | None:
+    if given is not None or seeds is None:
+        return given
+    rows = row.to(torch.int64).expand(x.shape[0]) if isinstance(row, Tensor) else int(row)
+    streams = stream.to(torch.int64) if isinstance(stream, Tensor) else int(stream)
+    flat = philox.normal(seeds, x[0].numel() if x.shape[0] else 0, row=rows, stream=streams, dtype=x.dtype)
+    return flat.reshape(x.shape)
+
+
+def _is_zero(coefficient: Coefficient) -> bool:
+    return not isinstance(coefficient, Tensor) and coefficient == 0.0
+
+
+def _slot(history: Tensor, slot: Coefficient) -> Tensor:
+    if isinstance(slot, Tensor):
+        return history.index_select(0, slot.to(torch.int64).reshape(1)).squeeze(0)
+    return history[int(slot)]
+
+
+def _push(history: Tensor, what: Coefficient, slot: Coefficient, x: Tensor, x0: Tensor, eps: Tensor) -> None:
+    if not isinstance(what, Tensor):
+        if what != Push.NONE:
+            _slot(history, slot).copy_({Push.X: x, Push.X0: x0, Push.EPS: eps}[Push(int(what))])
+        return
+    value = torch.where(what == Push.X, x, torch.where(what == Push.X0, x0, eps))
+    kept = torch.where(what == Push.NONE, _slot(history, slot), value)
+    history.index_copy_(0, torch.as_tensor(slot).to(torch.int64).reshape(1), kept.unsqueeze(0))
+
+
+def reference(
+    table: Tensor,
+    row: int | Tensor,
+    x: Tensor,
+    m: Tensor | None = None,
+    *,
+    m_u: Tensor | None = None,
+    v: Tensor | None = None,
+    cond: Tensor | None = None,
+    history: Tensor | None = None,
+    seeds: Tensor | None = None,
+    noise: Tensor | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    known_noise: Tensor | None = None,
+    per_sample: Tensor | None = None,
+    out: Tensor | None = None,
+    x0_out: Tensor | None = None,
+) -> Tensor:
+    """One row in plain torch, in the dtype of x; see `solver_step`."""
+    c = _Row(table, row)
+    own = dict(zip(PER_SAMPLE, per_sample.to(x.dtype).unbind(1), strict=True)) if per_sample is not None else {}
+
+    def pick(name: str) -> Coefficient:
+        return own.get(name, c[name])
+
+    def term(name: str, tensor: Tensor | None) -> Tensor | float:
+        return _term(pick(name), tensor, x)
+
+    gain = _shaped(pick("gain"), x)
+    x = gain * x if isinstance(gain, Tensor) or gain != 1.0 else x
+    m = _sum(x, term("g_c", m), term("g_u", m_u))
+    x0 = _sum(x, term("u_x", x), term("u_m", m), term("u_c", cond))
+    low, high = _shaped(pick("lo"), x), _shaped(pick("hi"), x)
+    x0 = torch.maximum(torch.minimum(x0, torch.as_tensor(high, dtype=x.dtype)), torch.as_tensor(low, dtype=x.dtype))
+    x0 = _shaped(pick("rho"), x) * x0
+    eps = _sum(x, term("p_x", x), term("p_0", x0), term("p_m", m), term("p_u", m_u), term("p_c", cond))
+    new = _sum(x, term("b", x), term("a", x0), term("q_m", m), term("q_u", m_u), term("d", cond))
+    for k in range(HISTORIES if history is not None else 0):
+        if not _is_zero(c[f"h_{k}"]):
+            new = new + _term(c[f"h_{k}"], _slot(history, c[f"slot_{k}"]), x)
+    if not _is_zero(c["s"]):
+        new = new + _scaled_noise(c, v, _noise(noise, seeds, c["noise_row"], c["stream"], x), x)
+    if mask is not None:
+        new = _blend(c, new, known, mask, known_noise, seeds)
+    if history is not None:
+        for k in range(PUSHES):
+            _push(history, c[f"push_{k}"], c[f"push_{k}_slot"], x, x0, eps)
+    if x0_out is not None:
+        x0_out.copy_(x0)
+    return out.copy_(new) if out is not None else new
+
+
+def _scaled_noise(c: _Row, v: Tensor | None, noise: Tensor | None, x: Tensor) -> Tensor | float:
+    log_variance = _sum(x, c["l_0"], _term(c["l_1"], v, x))
+    return _term(c["s"], None if noise is None else torch.exp(0.5 * log_variance) * noise, x)
+
+
+def _blend(
+    c: _Row, x: Tensor, known: Tensor | None, mask: Tensor, known_noise: Tensor | None, seeds: Tensor | None
+) -> Tensor:
+    noise = None if _is_zero(c["i_s"]) else _noise(known_noise, seeds, c["noise_row"], philox.Stream.KNOWN, x)
+    region = _sum(x, _term(c["i_y"], known, x), _term(c["i_s"], noise, x))
+    mask = mask.to(x.dtype)
+    return torch.where(mask == 1, region, torch.where(mask == 0, x, mask * region + (1 - mask) * x))
+
+
+_OP = "solver_step"
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    table, row, x = inputs["table"], inputs["row"], inputs["x"]
+    check_tensor(_OP, "x", x)
+    check_tensor(_OP, "table", table)
+    if x.dim() < 2 or x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{_OP}: x must be float32 (or float64) (B, ...), got {described(x)}")
+    if table.dim() != 2 or table.shape[1] != WIDTH or table.dtype != x.dtype:
+        raise ValueError(f"{_OP}: table must be {x.dtype} (rows, {WIDTH}), got {described(table)}")
+    _check_shapes(inputs, x)
+    if not torch.compiler.is_compiling():
+        _check_row(row, table)
+        _check_aliases(inputs)
+        values = host_row(table, row)
+        if values is not None:
+            _check_needs(values, inputs)
+
+
+def _check_row(row: int | Tensor, table: Tensor) -> None:
+    whole = isinstance(row, int) and not isinstance(row, bool)
+    if not whole and not (isinstance(row, Tensor) and row.dtype == torch.int64 and tuple(row.shape) == (1,)):
+        raise TypeError(f"{_OP}: row must be an int or an int64 tensor (1,), got {row!r}")
+    index = int(row.numpy()[0]) if isinstance(row, Tensor) and row.device.type == "cpu" else row
+    if not isinstance(index, Tensor) and not 0 <= index < table.shape[0]:
+        raise ValueError(f"{_OP}: row must be in [0, {table.shape[0]}), got {index}")
+
+
+def _check_shapes(inputs: Mapping[str, Any], x: Tensor) -> None:
+    for name in ("m", "m_u", "v", "cond", "known", "mask", "noise", "known_noise"):
+        check_like(_OP, name, inputs[name], x)
+    for name in ("out", "x0_out"):
+        check_exactly(_OP, name, inputs[name], x.dtype, tuple(x.shape), x)
+    history = inputs["history"]
+    if history is not None:
+        check_tensor(_OP, "history", history)
+        check_exactly(_OP, "history", history, x.dtype, (*history.shape[:1], *x.shape), x)
+    check_exactly(_OP, "seeds", inputs["seeds"], torch.int64, (x.shape[0],), x)
+    check_exactly(_OP, "per_sample", inputs["per_sample"], x.dtype, (x.shape[0], len(PER_SAMPLE)), x)
+
+
+_READ = ("m", "m_u", "v", "cond", "noise", "known", "mask", "known_noise", "per_sample", "table", "seeds")
+
+
+def _check_aliases(inputs: Mapping[str, Any]) -> None:
+    """What is written overlaps nothing else; `out` may be x itself."""
+    written = {name: inputs[name] for name in ("out", "x0_out", "history") if inputs[name] is not None}
+    for name, tensor in written.items():
+        others = {k: inputs[k] for k in _READ} | {k: t for k, t in written.items() if k != name}
+        if not (name == "out" and tensor.data_ptr() == inputs["x"].data_ptr()):
+            others["x"] = inputs["x"]
+        for other, value in others.items():
+            if value is not None and overlap(tensor, value):
+                raise ValueError(f"{_OP}: {name} must not share memory with {other}, got overlapping tensors")
+
+
+def _check_needs(values: list[float], inputs: Mapping[str, Any]) -> None:
+    """Every coefficient that is not 0 finds its tensor, every slot exists."""
+    wanted = needs(values, masked=inputs["mask"] is not None, scaled=inputs["per_sample"] is not None)
+    for name in sorted(wanted):
+        made_here = name in ("noise", "known_noise") and inputs["seeds"] is not None
+        if inputs[name] is None and not made_here:
+            instead = " (or seeds)" if "noise" in name else ""
+            raise ValueError(f"{_OP}: {name}{instead} must be given, because the row uses it, got None")
+    size = 0 if inputs["history"] is None else inputs["history"].shape[0]
+    if any(not 0 <= slot < size or slot != int(slot) for slot in slots(values)):
+        raise ValueError(f"{_OP}: history must have the slots {slots(values)} of the row, got {size} slots")
+    kinds = [values[column(f"push_{k}")] for k in range(PUSHES)]
+    if any(kind not in tuple(Push) for kind in kinds):
+        raise ValueError(f"{_OP}: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got {kinds}")
+
+
+def _cpp_reasons(**inputs: Any) -> list[str]:
+    x = inputs["x"]
+    if x.device.type != "cpu":
+        return [f"x is on {x.device}, it runs on the CPU"]
+    reasons = [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
+    for name in ("x", "history", "out", "x0_out", "table", "seeds", "per_sample"):
+        if inputs[name] is not None and not inputs[name].is_contiguous():
+            reasons.append(f"{name} is not contiguous")
+    if x.dim() > 8:
+        reasons.append(f"x has {x.dim()} dimensions, it takes at most 8")
+    return reasons
+
+
+def _cpp(*, out: Tensor | None, x0_out: Tensor | None, history: Tensor | None, row: int | Tensor, **inputs: Any) -> Tensor:
+    out = torch.empty_like(inputs["x"]) if out is None else out
+    table, (counter, index) = inputs.pop("table"), (row, 0) if isinstance(row, Tensor) else (None, row)
+    torch.ops.fastdiff.solver_step_cpp(out, x0_out, history, table, counter, index, **inputs)
+    return out
+
+
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
+
+
+def solver_step(
+    table: Tensor,
+    row: int | Tensor,
+    x: Tensor,
+    m: Tensor | None = None,
+    *,
+    m_u: Tensor | None = None,
+    v: Tensor | None = None,
+    cond: Tensor | None = None,
+    history: Tensor | None = None,
+    seeds: Tensor | None = None,
+    noise: Tensor | None = None,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    known_noise: Tensor | None = None,
+    per_sample: Tensor | None = None,
+    out: Tensor | None = None,
+    x0_out: Tensor | None = None,
+) -> Tensor:
+    """Carry out one row of a step table: network output in, next state out, in one pass over memory.
+
+    Args:
+        table: (R, `row.WIDTH`) of x's dtype, the rows; see `fastdiff.ops.row` for the formula.
+        row: which row, an int or an int64 tensor (1,) that lives where x lives (a counter a graph can replay).
+        x: (B, ...) state, float32 (float64 on the torch backend, for tests of order).
+        m: (B, ...) network output of the conditional branch, float32, float16 or bfloat16, any strides.
+        m_u: (B, ...) the second tensor of the guidance pair (unconditional branch, weaker network, gradient).
+        v: (B, ...) variance output of a learned-variance network, in [-1, 1].
+        cond: (B, ...) conditioning image or end point of a bridge.
+        history: (K, B, ...) ring of earlier x, x0 or eps; the row reads and writes it in place.
+        seeds: (B,) int64 seeds of the noise made inside; needed when the row adds noise and none is given.
+        noise: (B, ...) solver noise to use instead.
+        known: (B, ...) known image, with mask.
+        mask: (B, ...) 1 where known, 0 where free, between for a soft edge.
+        known_noise: (B, ...) noise of the known region to use instead of the made one.
+        per_sample: (B, 6) of (g_c, g_u, lo, hi, rho, gain) that replace the row's own.
+        out: (B, ...) where to write; may be x itself. A new tensor when None.
+        x0_out: (B, ...) where to write x0 (previews, self-conditioning); not written when None.
+
+    Returns:
+        (B, ...) the next state: `out`.
+
+    Raises:
+        TypeError: x or row is of a wrong type.
+        ValueError: shapes, dtypes or devices do not fit, a tensor that the row needs is missing, tensors overlap,
+            or no backend can run the inputs.
+
+    Source: the sampler algebra of DDPM (Ho et al. 2020, eq. 6-7), DDIM (Song et al. 2021, eq. 12), multistep solvers
+    (Lu et al. 2022) and of bridges, written as one linear form.
+    """
+    inputs = {
+        **{"table": table, "row": row, "x": x, "m": m, "m_u": m_u, "v": v, "cond": cond, "history": history},
+        **{"seeds": seeds, "noise": noise, "known": known, "mask": mask, "known_noise": known_noise},
+        **{"per_sample": per_sample, "out": out, "x0_out": x0_out},
+    }
+    _check(inputs)
+    return dispatch.run(_OP, _BACKENDS, inputs)

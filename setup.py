@@ -1,0 +1,103 @@
+"""Builds fastdiff._C from csrc/ with torch's stable ABI; everything else stands in pyproject.toml.
+
+Without a C++ compiler (or with FASTDIFF_NO_EXT=1) the package installs all the same and runs on plain torch;
+`fastdiff info` then says so.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CSRC = Path("csrc")
+TORCH_TARGET = "0x020b000000000000"  # the oldest torch whose stable ABI this code may use: 2.11
+X86_FLAGS = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+}
+KERNEL_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-maybe-uninitialized"]
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def instruction_sets() -> dict[str, list[str]]:
+    """Name of each instruction set that the kernels are compiled for, with its compiler flags."""
+    return {"baseline": [], **(X86_FLAGS if is_x86() else {})}
+
+
+class BuildExtension(build_ext):
+    """Compiles every kernel once per instruction set, and turns a failing build into a visible notice."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            ext.extra_objects = self.kernel_objects(ext)
+            super().build_extension(ext)
+        except Exception as error:
+            if os.environ.get("FASTDIFF_REQUIRE_EXT") == "1":
+                raise
+            print(f"fastdiff: the C++ backend was not built, plain torch is used instead: {error}", file=sys.stderr)
+
+    def kernel_objects(self, ext: Extension) -> list[str]:
+        sources = sorted(str(path) for path in (CSRC / "cpu").glob("*.cpp") if path.stem != "select")
+        objects: list[str] = []
+        for name, flags in instruction_sets().items():
+            objects += self.compiler.compile(
+                sources,
+                output_dir=str(Path(self.build_temp) / name),
+                macros=[("FASTDIFF_ISA", name)],
+                include_dirs=[str(CSRC / "include")],
+                extra_postargs=[*(ext.extra_compile_args or []), *KERNEL_FLAGS, *flags],
+                depends=ext.depends,
+            )
+        return objects
+
+    def copy_extensions_to_source(self) -> None:
+        """Editable installs: copy what was built, nothing when nothing was."""
+        self.extensions = [ext for ext in self.extensions if Path(self.get_ext_fullpath(ext.name)).exists() or self._built(ext)]
+        super().copy_extensions_to_source()
+
+    def _built(self, ext: Extension) -> bool:
+        return (Path(self.build_lib) / self.get_ext_filename(self.get_ext_fullname(ext.name))).exists()
+
+
+def extensions() -> list[Extension]:
+    """The one extension, or none where torch cannot be asked for its headers or the user does not want it."""
+    if os.environ.get("FASTDIFF_NO_EXT") == "1":
+        return []
+    try:
+        from torch.utils import cpp_extension
+    except ImportError:
+        print("fastdiff: torch is not importable at build time, the C++ backend is not built", file=sys.stderr)
+        return []
+    headers = sorted(str(path) for path in CSRC.rglob("*.h"))
+    return [
+        Extension(
+            "fastdiff._C",
+            sources=[*sorted(str(path) for path in (CSRC / "bindings").glob("*.cpp")), str(CSRC / "cpu" / "select.cpp")],
+            depends=headers,
+            include_dirs=[str(CSRC / "include"), *cpp_extension.include_paths()],
+            library_dirs=cpp_extension.library_paths(),
+            libraries=["torch", "torch_cpu"],
+            define_macros=[
+                ("Py_LIMITED_API", "0x030a0000"),
+                ("TORCH_TARGET_VERSION", TORCH_TARGET),
+                *([("FASTDIFF_X86", "1")] if is_x86() else []),
+            ],
+            extra_compile_args=["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall"],
+            py_limited_api=True,
+        )
+    ]
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildExtension},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions() else {},
+)
