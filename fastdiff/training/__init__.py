@@ -1,0 +1,10 @@
+"""Training of diffusion networks: data readers, the loop, checkpoints, logs."""
+
+from __future__ import annotations
+
+from fastdiff.training.config import NetworkConfig, TrainConfig
+from fastdiff.training.datasets import Dataset, read_dataset
+from fastdiff.training.loop import train
+from fastdiff.training.stopping import TrainingStopped
+
+__all__ = ["Dataset", "NetworkConfig", "TrainConfig", "TrainingStopped", "read_dataset", "train"]

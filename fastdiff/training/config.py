@@ -1,0 +1,169 @@
+"""The options of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fastdiff.prediction import check_prediction
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Options of `fastdiff.nn.UNet`; channels of the images and number of classes come from the data."""
+
+    channels: int = 64
+    """Width of the first level."""
+    channel_mults: tuple[int, ...] = (1, 2, 2)
+    """Width of each level as a multiple of `channels`; every further level halves the resolution."""
+    blocks: int = 2
+    """Residual blocks per level."""
+    attention_levels: tuple[int, ...] = ()
+    """Levels (0: full resolution) with attention."""
+    middle_attention: bool = True
+    """Attention at the lowest level."""
+    heads: int = 4
+    """Heads of an attention."""
+    head_dim: int | None = None
+    """Width of a head; None: width of the level / heads."""
+    norm: Literal["group", "rms"] = "group"
+    """Group norm, or RMS norm over channels."""
+    groups: int = 32
+    """Groups of a group norm."""
+    time_embedding: Literal["scale_shift", "additive"] = "scale_shift"
+    """How time and class enter a block."""
+    time_scale: float = 1.0
+    """Factor on t before it is embedded."""
+    self_condition: bool = False
+    """Give the network its own previous estimate of x0."""
+    dropout: float = 0.0
+    """Dropout in the residual blocks, [0, 1)."""
+    patch: int = 1
+    """Squares of patch x patch pixels become channels before the first level."""
+    size_policy: Literal["refuse", "pad"] = "refuse"
+    """What to do with a size that cannot be halved often enough."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on; the same config and data give the same weights."""
+
+    data: str
+    """Name of a data set or path to one, see `fastdiff.training.read_dataset`."""
+    out: str
+    """Folder of the run: checkpoints, log, previews and the finished model."""
+    size: int | None = None
+    """Pad images with zeros to size x size."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """The network."""
+    prediction: Literal["eps", "x0", "v"] = "v"
+    """What the network returns."""
+    schedule: str = "cosine"
+    """Name of the noise schedule."""
+    timesteps: int = 1000
+    """Steps T of the schedule."""
+    steps: int = 20_000
+    """Optimizer steps of the whole run."""
+    batch_size: int = 64
+    """Images per step, over all processes together."""
+    lr: float = 3e-4
+    """Peak learning rate of AdamW."""
+    warmup: int = 500
+    """Steps of linear warm-up."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """Decay of the learning rate after the warm-up: to 0 at the last step, or none."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    beta1: float = 0.9
+    """AdamW's decay of the mean gradient."""
+    beta2: float = 0.99
+    """AdamW's decay of the squared gradient."""
+    grad_clip: float = 1.0
+    """Largest norm of the gradient; 0: no limit."""
+    ema_decay: float = 0.9995
+    """Decay of the averaged weights; at step n it is at most (1 + n) / (10 + n)."""
+    min_snr_gamma: float = 5.0
+    """Cap of the signal-to-noise ratio in the loss weight; 0: no cap."""
+    offset_noise: float = 0.0
+    """Strength of a noise that is constant over each channel."""
+    flip: bool = False
+    """Mirror images with probability 1/2."""
+    label_dropout: float = 0.1
+    """Probability of training an image without its label, for guidance."""
+    self_condition_prob: float = 0.5
+    """Probability that a step feeds the network its own estimate (with network.self_condition)."""
+    time_draws: Literal["independent", "stratified"] = "stratified"
+    """Times of a batch: one draw each, or one draw spread evenly (less variance)."""
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    """Mixed precision; auto: bf16 or fp16 on a GPU, bf16 on a CPU that has it in hardware, else off."""
+    seed: int = 0
+    """Seed of the weights, the order of the data and all noise."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1"...; auto: a GPU where there is one."""
+    log_every: int = 50
+    """Steps between lines of the log."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    sample_every: int = 0
+    """Steps between grids of samples of the averaged weights; 0: none."""
+    keep: int = 2
+    """Checkpoints that are kept."""
+    resume: bool = False
+    """Continue from the newest checkpoint in `out`, if there is one."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files (needs the package tensorboard)."""
+    progress: bool = True
+    """Show a progress bar when the output is a terminal."""
+
+    def __post_init__(self) -> None:
+        """Check every range.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("steps", "batch_size", "timesteps", "log_every", "checkpoint_every", "keep"):
+            _require(getattr(self, name) >= 1, name, "be >= 1", getattr(self, name))
+        for name in ("warmup", "weight_decay", "grad_clip", "min_snr_gamma", "offset_noise", "sample_every"):
+            _require(getattr(self, name) >= 0, name, "be >= 0", getattr(self, name))
+        for name in ("label_dropout", "self_condition_prob", "ema_decay"):
+            _require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]", getattr(self, name))
+        _require(self.lr > 0, "lr", "be > 0", self.lr)
+        _require(0 <= self.seed < 2**63, "seed", "lie in [0, 2^63)", self.seed)
+        check_prediction(self.prediction, "TrainConfig")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able dict of all options."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @property
+    def folder(self) -> Path:
+        """`out` as a path."""
+        return Path(self.out)
+
+
+#: Options that may differ between a run and its continuation.
+FREE = (
+    *("out", "data", "device", "resume", "progress", "tensorboard"),
+    *("log_every", "checkpoint_every", "sample_every", "keep", "steps"),
+)
+
+
+def check_same_run(old: dict[str, Any], new: TrainConfig) -> None:
+    """Refuse to continue a run with other options than it was started with.
+
+    Raises:
+        ValueError: listing what differs.
+    """
+    now = new.to_dict()
+    names = [n for n in {**old, **now} if n not in FREE and old.get(n) != now.get(n)]
+    if names:
+        told = "; ".join(f"{n}: {old.get(n)!r} -> {now.get(n)!r}" for n in names)
+        raise ValueError(f"train: resume must keep the options of the run in {new.out}, got {told}")
+
+
+def _require(holds: bool, name: str, what: str, got: object) -> None:
+    if not holds:
+        raise ValueError(f"TrainConfig: {name} must {what}, got {got!r}")

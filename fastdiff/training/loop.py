@@ -1,0 +1,223 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdiff.model import Model, save
+from fastdiff.nn import UNet
+from fastdiff.schedule import Schedule
+from fastdiff.training.batches import Batches
+from fastdiff.training.checkpoint import read_newest, remove_partial, write_checkpoint
+from fastdiff.training.config import TrainConfig, check_same_run
+from fastdiff.training.datasets import Dataset, read_dataset
+from fastdiff.training.ema import EMA
+from fastdiff.training.logs import RunLog
+from fastdiff.training.loss import DenoisingLoss
+from fastdiff.training.optimizer import (
+    learning_rate,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+)
+from fastdiff.training.precision import Precision
+from fastdiff.training.preview import write_preview
+from fastdiff.training.processes import Processes, join
+from fastdiff.training.stopping import StopRequest, TrainingStopped
+
+
+def train(config: TrainConfig, data: Dataset | None = None) -> Model:
+    """Train a network as `config` says; the finished model lies in `<out>/model`.
+
+    Args:
+        config: the run.
+        data: images to train on instead of reading `config.data`.
+
+    Returns:
+        The model with the averaged weights.
+
+    Raises:
+        ValueError: for options or files that are wrong.
+        TrainingStopped: when SIGTERM or Ctrl-C ended the run; a checkpoint to resume from is written.
+        FloatingPointError: when the loss stops being finite.
+    """
+    data = read_dataset(config.data, size=config.size) if data is None else data
+    return Trainer(config, data, join(config.device)).run()
+
+
+class Trainer:
+    """The state of a run and its steps.
+
+    Args:
+        config: the run.
+        data: the images.
+        processes: this process among the others.
+    """
+
+    def __init__(self, config: TrainConfig, data: Dataset, processes: Processes) -> None:
+        self.config, self.data, self.processes = config, data, processes
+        self.schedule = Schedule.named(config.schedule, T=config.timesteps)
+        self.batches = Batches(data, self.schedule, config, processes.rank, processes.world)
+        self.net = build_network(config, data).to(processes.device, memory_format=torch.channels_last)
+        self.ema = EMA(self.net, config.ema_decay)
+        self.optimizer = make_optimizer(self.net, config)
+        self.precision = Precision(config.amp, processes.device)
+        self.loss = DenoisingLoss(self.schedule, config, processes.device)
+        self.checkpoints = config.folder / "checkpoints"
+        self.done = 0
+        self._restore()
+        self.parallel = processes.wrap(self.net)
+        self._sum, self._count = torch.zeros((), device=processes.device), 0
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> Model:
+        """Do the steps that are left and return the model."""
+        log = RunLog(self.config, self.done) if self.processes.first else None
+        with StopRequest() as stop, contextlib.closing(log) if log else contextlib.nullcontext():
+            while self.done < self.config.steps:
+                norm = self._step()
+                self._report(log, norm)
+                self._maybe_stop(self.processes.largest(stop.signum))
+                if self.done % self.config.checkpoint_every == 0 or self.done == self.config.steps:
+                    self.save_checkpoint()
+        model = self.averaged_model()
+        if self.processes.first:
+            save(model, self.config.folder / "model")
+        self.processes.wait()
+        return model
+
+    def _step(self) -> Tensor:
+        """One optimizer step; returns the norm of the gradient."""
+        step, c = self.done, self.config
+        batch = self.batches(step)
+        torch.manual_seed(step_seed(c.seed, step, self.processes.rank))
+        rate = learning_rate(c, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.net.train()
+        with self.precision.autocast():
+            loss = self.loss(self.parallel, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.precision.scale(loss).backward()
+        self.precision.unscale(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), c.grad_clip or float("inf"))
+        self.precision.step(self.optimizer)
+        self.ema.update(self.net)
+        self.done += 1
+        self._sum += loss.detach()
+        self._count += 1
+        return norm
+
+    def _report(self, log: RunLog | None, norm: Tensor) -> None:
+        if log is not None:
+            log.tick()
+        if self.done % self.config.log_every == 0 or self.done == self.config.steps:
+            loss = self.processes.mean(float(self._sum) / self._count)
+            self._sum.zero_()
+            self._count = 0
+            if not loss < float("inf"):
+                raise FloatingPointError(f"train: loss must be finite, got {loss} at step {self.done}")
+            if log is not None:
+                log.step(self.done, loss, {"lr": learning_rate(self.config, self.done), "grad_norm": float(norm)})
+        if log is not None and self.config.sample_every and self.done % self.config.sample_every == 0:
+            write_preview(self.averaged_model(), self.config.folder / "samples" / f"step-{self.done:08d}.png")
+
+    def _maybe_stop(self, signum: int) -> None:
+        if signum:
+            self.save_checkpoint()
+            raise TrainingStopped(signum, self.done)
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of all that the next step depends on."""
+        if self.processes.first:
+            tensors = {f"model/{n}": t for n, t in self.net.state_dict().items()}
+            tensors |= {f"ema/{n}": t for n, t in self.ema.net.state_dict().items()}
+            tensors |= {f"optimizer/{n}": t for n, t in optimizer_tensors(self.optimizer, self.net).items()}
+            write_checkpoint(self.checkpoints, self.done, tensors, self._facts(), self.config.keep)
+        self.processes.wait()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_dict(),
+            "data": data_facts(self.data),
+            "ema_updates": self.ema.updates,
+            "scaler": self.precision.state(),
+            "loss_sum": float(self._sum),
+            "loss_count": self._count,
+            "torch": torch.__version__,
+        }
+
+    def _restore(self) -> None:
+        """Continue from the newest checkpoint when `resume` is set; else refuse to overwrite a run."""
+        if self.processes.first:
+            remove_partial(self.checkpoints)
+        found = read_newest(self.checkpoints)
+        if found is None:
+            return
+        if not self.config.resume:
+            raise ValueError(f"train: out must be a new folder unless resume is set, got {self.config.out} with a run")
+        tensors, meta = found
+        check_same_run(meta["config"], self.config)
+        if meta["data"] != data_facts(self.data):
+            raise ValueError(f"train: data must be the images the run in {self.config.out} was started with")
+        self.net.load_state_dict(_part(tensors, "model/"))
+        self.ema.net.load_state_dict(_part(tensors, "ema/"))
+        load_optimizer_tensors(self.optimizer, self.net, _part(tensors, "optimizer/"))
+        self.precision.load(meta["scaler"])
+        self.ema.updates, self.done = meta["ema_updates"], meta["step"]
+
+    def averaged_model(self) -> Model:
+        """The model with the averaged weights of now."""
+        facts = {"steps": self.done, "train": self.config.to_dict()}
+        facts["train"].pop("out")
+        shape = tuple(self.data.images.shape[1:])
+        return Model(
+            self.ema.net,
+            self.schedule,
+            self.config.prediction,
+            shape,  # type: ignore[arg-type]
+            self.data.num_classes,
+            self.data.class_names,
+            meta=facts,
+        )
+
+
+def build_network(config: TrainConfig, data: Dataset) -> UNet:
+    """The network of a run, its first weights drawn from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return UNet(
+            in_channels=data.images.shape[1], num_classes=data.num_classes, **config.to_dict()["network"]
+        )
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of torch's own generator (dropout) in one step of one process."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def data_facts(data: Dataset) -> dict[str, Any]:
+    """What tells one set of images from another: shape, classes and a checksum."""
+    digest = hashlib.sha256(data.images.numpy().tobytes())
+    if data.labels is not None:
+        digest.update(data.labels.numpy().tobytes())
+    return {"shape": list(data.images.shape), "num_classes": data.num_classes, "sha256": digest.hexdigest()}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def run_folder_model(config: TrainConfig) -> Path:
+    """Where the finished model of a run lies."""
+    return config.folder / "model"
