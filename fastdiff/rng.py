@@ -1,23 +1,24 @@
 """Seeds and the noise that belongs to them.
 
 Every sample has its own 64-bit seed, and its noise depends on that seed, the row of the table and the stream alone:
-not on the batch, the order, the memory format or the number of processes. The generator is `fastdiff.ops.philox`.
+not on the batch, the order, the memory format or the number of processes. `fastdiff.ops.philox` defines the generator.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from fastdiff.ops import normal as _normal
 from fastdiff.ops import philox
 from fastdiff.ops.philox import Stream
 
 __all__ = ["Stream", "normal", "parse_seeds", "seed_list", "seed_tensor", "uniform"]
 
-Seeds = Tensor | Iterable[int]
+Seeds = Tensor | Sequence[int]
 _LIMIT = 1 << 64
 
 
@@ -54,7 +55,11 @@ def seed_list(seed: int, num: int, seeds: Seeds | None = None) -> Sequence[int]:
         if isinstance(num, bool) or not isinstance(num, int) or num < 1:
             raise ValueError(f"seeds: num must be an integer >= 1, got {num!r}")
         return _checked(range(_integer(seed), _integer(seed) + num), "seeds")
-    values = [int(s) % _LIMIT for s in seeds.tolist()] if isinstance(seeds, Tensor) else [_integer(s) for s in seeds]
+    values = (
+        [int(s) % _LIMIT for s in seeds.tolist()]
+        if isinstance(seeds, Tensor)
+        else [_integer(s) for s in seeds]
+    )
     if not values or len(values) != num:
         raise ValueError(f"seeds: seeds must have num = {num} entries and at least one, got {len(values)}")
     return _checked(values, "seeds")
@@ -90,8 +95,7 @@ def normal(
     Returns:
         (B, *shape) contiguous tensor.
     """
-    tensor = _as_tensor(seeds, device)
-    return philox.normal(tensor, math.prod(shape), row=row, stream=stream, dtype=dtype).reshape(-1, *shape)
+    return _normal(_as_tensor(seeds, device), shape, row=row, stream=stream, dtype=dtype)
 
 
 def uniform(

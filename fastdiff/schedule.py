@@ -64,7 +64,7 @@ class Schedule:
         """Square roots of the betas evenly spaced (latent diffusion, Rombach et al. 2022)."""
         if not (beta_start > 0 and beta_end > 0):
             raise ValueError(f"scaled_linear: betas must be > 0, got {beta_start} and {beta_end}")
-        betas = np.linspace(beta_start**0.5, beta_end**0.5, _count(T, "scaled_linear")) ** 2
+        betas = np.square(np.linspace(beta_start**0.5, beta_end**0.5, _count(T, "scaled_linear")))
         return cls._of_betas(betas, "scaled_linear", T=T, beta_start=beta_start, beta_end=beta_end)
 
     @classmethod
@@ -104,7 +104,7 @@ class Schedule:
     def _of_betas(cls, values: Floats, place: str, **config: Any) -> Schedule:
         if not (np.all(values > 0) and np.all(values <= 1)):
             raise ValueError(f"{place}: betas must lie in (0, 1], got {values.min():g} to {values.max():g}")
-        return cls._of_alphas_cumprod(np.cumprod(1.0 - values), {"name": place, **config}, place)
+        return cls._of_alphas_cumprod(np.cumprod(1.0 - values, dtype=np.float64), {"name": place, **config}, place)
 
     @classmethod
     def _of_alphas_cumprod(cls, values: Floats, config: dict[str, Any], place: str) -> Schedule:
@@ -116,7 +116,12 @@ class Schedule:
         values = np.array(values)
         values.setflags(write=False)
         return cls._build(
-            _alphas_cumprod=values, _log_snr=None, _config=config, kind="vp", t_min=0.0, t_max=float(len(values) - 1)
+            _alphas_cumprod=values,
+            _log_snr=None,
+            _config=config,
+            kind="vp",
+            t_min=0.0,
+            t_max=float(len(values) - 1),
         )
 
     def rescale_zero_terminal_snr(self) -> Schedule:
@@ -139,7 +144,12 @@ class Schedule:
 
     @classmethod
     def from_log_snr(
-        cls, log_snr: Callable[[Floats], ArrayLike], *, t_min: float = 0.0, t_max: float = 1.0, kind: str = "vp"
+        cls,
+        log_snr: Callable[[Floats], ArrayLike],
+        *,
+        t_min: float = 0.0,
+        t_max: float = 1.0,
+        kind: str = "vp",
     ) -> Schedule:
         """From a continuous log-SNR function of float64 arrays, strictly falling on [t_min, t_max], t_min >= 0.
 
@@ -155,9 +165,16 @@ class Schedule:
             raise ValueError(f"from_log_snr: 0 <= t_min < t_max must hold, got {t_min} and {t_max}")
         probe = np.asarray(log_snr(np.linspace(t_min, t_max, 101)), dtype=np.float64)
         if probe.shape != (101,) or np.isnan(probe).any() or not np.all(np.diff(probe) < 0):
-            raise ValueError("from_log_snr: log_snr must map (N,) times to (N,) strictly falling values, got otherwise")
+            raise ValueError(
+                "from_log_snr: log_snr must map (N,) times to (N,) strictly falling values, got otherwise"
+            )
         return cls._build(
-            _alphas_cumprod=None, _log_snr=log_snr, _config=None, kind=kind, t_min=float(t_min), t_max=float(t_max)
+            _alphas_cumprod=None,
+            _log_snr=log_snr,
+            _config=None,
+            kind=kind,
+            t_min=float(t_min),
+            t_max=float(t_max),
         )
 
     # -- what it says -------------------------------------------------------------------------------------------
@@ -176,14 +193,20 @@ class Schedule:
     def alphas_cumprod(self) -> Floats:
         """alpha^2 at t = 0 ... T-1, read-only (T,); a continuous schedule has none and raises."""
         if self._alphas_cumprod is None:
-            raise ValueError("Schedule: alphas_cumprod and T must be asked of a discrete schedule, got a continuous one")
+            raise ValueError(
+                "Schedule: only a discrete schedule has alphas_cumprod and T, got a continuous one"
+            )
         return self._alphas_cumprod
 
     def log_snr(self, t: ArrayLike) -> Floats:
         """log(alpha^2 / sigma^2) at times `t` of any shape; +inf at t = -1, -inf where alpha is 0."""
         times = self._times(t)
         inside = np.where(times == CLEAN, self.t_min, times)
-        values = self._discrete_log_snr(inside) if self._log_snr is None else np.asarray(self._log_snr(inside), float)
+        values = (
+            self._discrete_log_snr(inside)
+            if self._log_snr is None
+            else np.asarray(self._log_snr(inside), float)
+        )
         return np.where(times == CLEAN, np.inf, values)
 
     def alpha(self, t: ArrayLike) -> Floats:
@@ -207,7 +230,9 @@ class Schedule:
         ok = (times == CLEAN) | ((times >= self.t_min) & (times <= self.t_max))
         if not np.all(ok):
             bad = times[~ok].flat[0]
-            raise ValueError(f"Schedule: t must be -1 (clean) or in [{self.t_min:g}, {self.t_max:g}], got {bad:g}")
+            raise ValueError(
+                f"Schedule: t must be -1 (clean) or in [{self.t_min:g}, {self.t_max:g}], got {bad:g}"
+            )
         return times
 
     def _discrete_log_snr(self, times: Floats) -> Floats:
@@ -218,7 +243,9 @@ class Schedule:
         high = np.where(part > 0, np.minimum(low + 1, len(knots) - 1), low)
         if np.any((part > 0) & np.isinf(knots[high])):
             raise ValueError("Schedule: t must be an integer next to a step with alpha = 0, got a fraction")
-        return np.where(part > 0, (1 - part) * knots[low] + part * np.where(part > 0, knots[high], 0.0), knots[low])
+        return np.where(
+            part > 0, (1 - part) * knots[low] + part * np.where(part > 0, knots[high], 0.0), knots[low]
+        )
 
     # -- files --------------------------------------------------------------------------------------------------
 
@@ -233,7 +260,9 @@ class Schedule:
     def to_config(self) -> dict[str, Any]:
         """A JSON-able dictionary from which `from_config` builds the same schedule."""
         if self._config is None:
-            raise ValueError("Schedule: a schedule made of your own function must be saved by you, got to_config()")
+            raise ValueError(
+                "Schedule: a schedule made of your own function must be saved by you, got to_config()"
+            )
         return dict(self._config)
 
     @classmethod
@@ -260,7 +289,9 @@ class Schedule:
     def __repr__(self) -> str:
         if self._config is None:
             return f"Schedule.from_log_snr(<function>, t_min={self.t_min:g}, t_max={self.t_max:g}, kind={self.kind!r})"
-        options = ", ".join(f"{k}={v!r}" for k, v in self._config.items() if k != "name" and not isinstance(v, list))
+        options = ", ".join(
+            f"{k}={v!r}" for k, v in self._config.items() if k != "name" and not isinstance(v, list)
+        )
         return f"Schedule.{self._config['name']}({options})"
 
 

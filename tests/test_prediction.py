@@ -56,7 +56,9 @@ def test_loss_weight(kind) -> None:
         ("v", 5.0): [0, 0.2, 5 / 6, 5 / 21, 0],
     }
     for (prediction, gamma), values in expected.items():
-        np.testing.assert_allclose(np.asarray(loss_weight(prediction, snr, gamma)), values, rtol=1e-12, atol=1e-25)
+        np.testing.assert_allclose(
+            np.asarray(loss_weight(prediction, snr, gamma)), values, rtol=1e-12, atol=1e-25
+        )
     with pytest.raises(ValueError, match="min_snr_gamma must be > 0"):
         loss_weight("eps", snr, 0.0)
 
@@ -70,8 +72,13 @@ def test_weights_make_every_loss_the_same() -> None:
     guess_x0 = (x - sigma * guess) / alpha
     losses = [
         loss_weight(p, snr, 5.0)
-        * ((target(p, x0, eps, *torch.tensor([[alpha], [sigma]], dtype=torch.float64))
-            - target(p, guess_x0, guess, *torch.tensor([[alpha], [sigma]], dtype=torch.float64))) ** 2).mean()
+        * (
+            (
+                target(p, x0, eps, *torch.tensor([[alpha], [sigma]], dtype=torch.float64))
+                - target(p, guess_x0, guess, *torch.tensor([[alpha], [sigma]], dtype=torch.float64))
+            )
+            ** 2
+        ).mean()
         for p in PREDICTIONS
     ]
     torch.testing.assert_close(losses[0], losses[1])

@@ -76,7 +76,8 @@ def test_moments() -> None:
     assert abs((noise**4).mean() - 3) < 5 * (96 / n) ** 0.5
     numbers = rng.uniform(range(1000), (1000,), dtype=torch.float64)
     assert abs(numbers.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
-    assert 0 < numbers.min() and numbers.max() < 1
+    assert numbers.min() > 0
+    assert numbers.max() < 1
 
 
 def test_a_row_per_sample() -> None:

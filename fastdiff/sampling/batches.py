@@ -1,0 +1,77 @@
+"""Many samples without holding them: batches one after the other, shared out over processes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fastdiff.sampling.plan import Plan, plan
+from fastdiff.sampling.sample import sample
+from fastdiff.sampling.source import ModelChoice
+from fastdiff.sampling.tables import Steps
+
+Batch = tuple[list[int], Tensor]
+_OF_ONE_CALL = ("callback", "trajectory")
+
+
+def sample_batches(
+    model: ModelChoice,
+    steps: Steps = 50,
+    *,
+    num: int | None = None,
+    batch_size: int = 64,
+    rank: int | None = None,
+    world_size: int | None = None,
+    **options: Any,
+) -> Iterator[Batch]:
+    """Draw exactly `num` samples in batches: the same images as one call of `sample`, without holding them all.
+
+    Args:
+        model: As in `sample`.
+        steps: As in `sample`.
+        num: Number of samples over all processes; 16, or as many as `seeds`.
+        batch_size: Samples per batch; the last may be smaller.
+        rank: Number of this process; None reads the variable RANK (0 when it is not set).
+        world_size: Number of processes; None reads WORLD_SIZE (1). Each draws its own consecutive part of the seeds.
+        **options: The other arguments of `sample`, but for callback, trajectory and noise given as a tensor. Labels
+            and images belong to the samples in the order of the seeds, whatever the batches and processes.
+
+    Returns:
+        An iterator of (seeds, images) with images (len(seeds), C, H, W). Arguments are checked at once, images are
+        drawn as it is advanced.
+
+    Raises:
+        TypeError, ValueError: as `sample`.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"sample_batches: batch_size must be an integer >= 1, got {batch_size!r}")
+    refused = [name for name in _OF_ONE_CALL if name in options]
+    if isinstance(options.get("noise"), Tensor):
+        refused.append("noise as a tensor")
+    if refused:
+        raise ValueError(f"sample_batches: {refused[0]} must be left out, got it; use sample")
+    defaults = {p.name: p.default for p in inspect.signature(sample).parameters.values()}
+    known = {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
+    whole = plan(**{**known, **options, "model": model, "steps": steps, "num": num})
+    return _batches(whole, _share(len(whole.seeds), rank, world_size), batch_size)
+
+
+def _batches(whole: Plan, mine: range, batch_size: int) -> Iterator[Batch]:
+    for first in range(mine.start, mine.stop, batch_size):
+        piece = slice(first, min(first + batch_size, mine.stop))
+        yield list(whole.seeds[piece]), whole.draw(piece)
+
+
+def _share(num: int, rank: int | None, world_size: int | None) -> range:
+    """The consecutive part of `num` samples that belongs to this process."""
+    size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
+    place = int(os.environ.get("RANK", 0)) if rank is None else rank
+    if size < 1 or not 0 <= place < size:
+        raise ValueError(f"sample_batches: rank must be in [0, world_size = {size}), got {place}")
+    bounds = np.cumsum([0] + [len(part) for part in np.array_split(np.empty(num), size)])
+    return range(int(bounds[place]), int(bounds[place + 1]))

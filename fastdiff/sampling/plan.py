@@ -1,0 +1,189 @@
+"""Plan: the arguments of a call, checked and turned into everything the loop needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdiff import rng
+from fastdiff.guidance import Guidance, as_guidance
+from fastdiff.rng import Seeds
+from fastdiff.sampling.evaluator import Evaluator
+from fastdiff.sampling.inputs import Cond, Inputs, Labels, check_inputs
+from fastdiff.sampling.loop import Callback, Region, Run, run
+from fastdiff.sampling.noise import NoiseChoice, NoiseSource
+from fastdiff.sampling.source import ModelChoice, Source, check_weights, evaluating, resolve
+from fastdiff.sampling.tables import SolverChoice, Steps, make_table
+from fastdiff.schedule import Schedule
+from fastdiff.solvers import StepTable
+
+_HALF = (torch.float16, torch.bfloat16)
+_DTYPES = (None, torch.float32, torch.float64, *_HALF)
+
+
+def plan(
+    *,
+    model: ModelChoice,
+    steps: Steps,
+    num: int | None,
+    shape: Sequence[int] | None,
+    solver: SolverChoice,
+    schedule: Schedule | str | None,
+    prediction: str | None,
+    spacing: str | Sequence[float],
+    eta: float,
+    clip: tuple[float, float] | str | None,
+    guidance: float | Guidance | None,
+    labels: Labels | None,
+    cond: Cond | None,
+    seed: int,
+    seeds: Seeds | None,
+    x_init: Tensor | None,
+    mask: Tensor | None,
+    start: int | None,
+    noise: NoiseChoice,
+    callback: Callback | None,
+    trajectory: bool,
+    progress: bool,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    compile: bool | str,
+    batch_invariant: bool,
+    **solver_options: Any,
+) -> Plan:
+    """The plan of a call of `sample`, whose arguments these are."""
+    if compile not in ("auto", False):
+        raise ValueError(f"sample: compile must be 'auto' or False in this version, got {compile!r}")
+    source = resolve(model, schedule, prediction, shape)
+    table = make_table(
+        solver, source, steps, spacing, clip, {**({"eta": eta} if eta else {}), **solver_options}
+    )
+    table = as_guidance(guidance).apply(table)
+    place = _place(source, device, dtype)
+    count = num if num is not None else 16 if seeds is None else len(seeds)
+    drawn = rng.seed_list(seed, count, seeds)
+    inputs = check_inputs(source, count, labels, cond, x_init, mask, started=start is not None)
+    hooks = {"callback": callback, "trajectory": trajectory, "progress": progress}
+    table = table if start is None else table.starting_at(start)
+    return Plan(source, table, place, drawn, inputs, noise, hooks, start is not None, batch_invariant)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how precisely to compute.
+
+    Args:
+        device: Of state and network.
+        state: Dtype of the state.
+        entry: What the network's input is cast to, or None.
+        autocast: Half precision of the network under autocast, or None.
+    """
+
+    device: torch.device
+    state: torch.dtype
+    entry: torch.dtype | None
+    autocast: torch.dtype | None
+
+
+def _place(source: Source, device: torch.device | str | None, dtype: torch.dtype | None) -> Place:
+    """Choose device and precision; moves a module to the device that was asked for."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"sample: dtype must be float16, bfloat16, float32 or float64, got {dtype}")
+    weight = source.parameter()
+    where = torch.device(device if device is not None else "cpu" if weight is None else weight.device)
+    if source.module is not None and weight is not None and weight.device != where:
+        source.module.to(where)
+    if dtype == torch.float64 and where.type != "cpu":
+        raise ValueError(f"sample: dtype must not be float64 on {where}, it is for checks on the CPU")
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    entry = None if weight is None or weight.dtype == state else weight.dtype
+    return Place(where, state, entry, dtype if dtype in _HALF and entry not in _HALF else None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked call.
+
+    Args:
+        source: The network and what is known about it.
+        table: The rows, guided and started as asked.
+        place: Where to compute.
+        seeds: One per sample.
+        inputs: Per-sample arguments, all of them.
+        noise: Where noise comes from.
+        hooks: callback, trajectory and progress.
+        started: The run starts from a noised image.
+        one_by_one: The network is called for each sample alone.
+    """
+
+    source: Source
+    table: StepTable
+    place: Place
+    seeds: Sequence[int]
+    inputs: Inputs
+    noise: NoiseChoice
+    hooks: dict[str, Any]
+    started: bool
+    one_by_one: bool
+
+    def draw(self, piece: slice = slice(None)) -> Tensor:
+        """The samples, or a piece of them."""
+        seeds = self.seeds[piece]
+        part = self.inputs.part(piece, self.place.device, self.place.state)
+        noise = NoiseSource(
+            self.noise, rng.seed_tensor(num=len(seeds), seeds=seeds, device=self.place.device)
+        )
+        region = None if part.mask is None or part.x_init is None else Region(part.x_init, part.mask)
+        task = Run(
+            self.table,
+            self._evaluator(part),
+            noise,
+            part.cond.get("cond"),
+            region,
+            self.source.self_condition,
+            **self.hooks,
+        )
+        check_weights(self.source.net)
+        with evaluating(self.source.net):
+            result = run(task, self._initial(part, noise, len(seeds)))
+        return _finite(result, seeds, task.trajectory)
+
+    def _evaluator(self, part: Inputs) -> Evaluator:
+        guided = any(map(self.table.second_branch, range(len(self.table))))
+        null = part.for_null_branch() if guided else None
+        place = self.place
+        return Evaluator(
+            self.source.net, part.for_network(), null, place.entry, place.autocast, self.one_by_one
+        )
+
+    def _initial(self, part: Inputs, noise: NoiseSource, batch: int) -> Tensor:
+        """The state that enters the first row."""
+        if part.x_init is not None and part.mask is None and not self.started:
+            return part.x_init
+        like = torch.empty((batch, *self.source.shape), dtype=self.place.state, device=self.place.device)
+        drawn, (alpha, sigma) = noise.initial(like), self.table.start
+        if part.x_init is not None and self.started:
+            return alpha * part.x_init + sigma * drawn
+        state = drawn * self.table.init_noise
+        if part.x_init is not None and part.mask is not None:
+            state = state + alpha * part.mask * part.x_init
+        if self.table.init_cond != 0:
+            state = state + self.table.init_cond * part.cond["cond"]
+        return state
+
+
+def _finite(result: Tensor, seeds: Sequence[int], trajectory: bool) -> Tensor:
+    """The result, refused when it holds NaN: that is always a fault of network or schedule, never an image."""
+    if bool(torch.isfinite(result).all()):
+        return result
+    last = result[-1] if trajectory else result
+    bad = (~torch.isfinite(last.flatten(1)).all(1)).nonzero().flatten().tolist()
+    named = ", ".join(str(seeds[i]) for i in bad[:5])
+    raise ValueError(
+        f"sample: the result must be finite, got NaN or infinite values in {len(bad)} of {len(seeds)} samples "
+        f"(seeds {named}{' ...' if len(bad) > 5 else ''}); the network returned them, its weights are finite"
+    )

@@ -1,0 +1,85 @@
+"""From the arguments of `sample` to a table of rows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastdiff.sampling.source import Source
+from fastdiff.solvers import SOLVERS, GridOptions, StepTable, solver_named
+
+SolverChoice = str | Callable[..., StepTable] | StepTable
+Steps = int | Sequence[float]
+
+
+def make_table(
+    solver: SolverChoice,
+    source: Source,
+    steps: Steps,
+    spacing: str | Sequence[float],
+    clip: tuple[float, float] | str | None,
+    options: dict[str, Any],
+) -> StepTable:
+    """The rows of a run.
+
+    Args:
+        solver: A name, a function (schedule, prediction, steps, ...) -> StepTable, or a table.
+        source: Its schedule, prediction and data range.
+        steps: Number of steps, or the explicit list of times.
+        spacing: Name of a spacing, or the explicit list of times.
+        clip: "data" for the model's range, (low, high) or None.
+        options: Other options that were given; the solver must know each of them.
+
+    Raises:
+        TypeError, ValueError: for an unknown solver or option, or one that does not fit.
+    """
+    if isinstance(clip, str) and clip != "data":
+        raise ValueError(f"sample: clip must be 'data', (low, high) or None, got {clip!r}")
+    if isinstance(solver, StepTable):
+        if options:
+            raise ValueError(f"sample: {', '.join(options)} must be left out when solver is a finished table")
+        return solver
+    function = solver_named(solver) if isinstance(solver, str) else solver
+    if not callable(function):
+        raise TypeError(f"sample: solver must be a name, a function or a table, got {type(solver).__name__}")
+    count, timing = _timing(steps, spacing)
+    limits = {"clip": source.data_range if isinstance(clip, str) else clip}
+    known = _options_of(function)
+    used = {**timing, **options}
+    unknown = [] if known is None else [name for name in used if name not in known]
+    if unknown:
+        offered = ", ".join(sorted(known or ())) or "none"
+        raise ValueError(
+            f"sample: {unknown[0]} must be an option of the solver {solver!r} ({offered}), got it"
+        )
+    table = function(
+        source.schedule,
+        source.prediction,
+        count,
+        **used,
+        **(limits if known is None or "clip" in known else {}),
+    )
+    if not isinstance(table, StepTable):
+        raise TypeError(f"sample: solver must return a StepTable, got {type(table).__name__}")
+    return table
+
+
+def _timing(steps: Steps, spacing: str | Sequence[float]) -> tuple[int, dict[str, Any]]:
+    """(number of steps, options that say which times) from the two arguments that may hold the list of times."""
+    if isinstance(spacing, str):
+        if isinstance(steps, Sequence):
+            return len(steps), {"timesteps": list(steps)}
+        return steps, {} if spacing == "trailing" else {"spacing": spacing}
+    if steps not in (50, len(spacing)):
+        raise ValueError(f"sample: steps must be {len(spacing)}, the number of times in spacing, got {steps}")
+    return len(spacing), {"timesteps": list(spacing)}
+
+
+def _options_of(function: Callable[..., Any]) -> set[str] | None:
+    """Names of the options of a solver; None for a function of the caller's that takes any."""
+    parameters = list(inspect.signature(function).parameters.values())
+    names = {p.name for p in parameters[3:] if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return names
+    return names | set(GridOptions.__annotations__) if function in SOLVERS.values() else None
