@@ -105,8 +105,9 @@ def _fallbacks(ops: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _models() -> list[str]:
-    assets = Path(__file__).with_name("assets")
-    return sorted(folder.parent.name for folder in assets.glob("*/model.safetensors"))
+    from fastdiff.model import known_models
+
+    return known_models()
 
 
 def as_text(facts: dict[str, Any]) -> str:

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from fastdiff.evaluation.classifier import Classifier, predict, train_classifier
+from fastdiff.evaluation.classifier_file import load_classifier, make_classifier
+from fastdiff.evaluation.evaluate import Report, Row, evaluate
 from fastdiff.evaluation.frechet import frechet_distance, gaussian_distance, moments
 
-__all__ = ["Classifier", "frechet_distance", "gaussian_distance", "moments", "predict", "train_classifier"]
+__all__ = [
+    "Classifier",
+    "Report",
+    "Row",
+    "evaluate",
+    "frechet_distance",
+    "gaussian_distance",
+    "load_classifier",
+    "make_classifier",
+    "moments",
+    "predict",
+    "train_classifier",
+]

@@ -1,6 +1,6 @@
 """The small classifier that judges generated garments: ten classes, and a 64-number feature space for distances.
 
-Four convolutions with batch norm over 32x32 grey images, global mean, one linear layer: 0.1 M weights, trained on the
+Four convolutions with batch norm over 32x32 grey images, global mean, one linear layer: 0.17 M weights, trained on the
 real training images in a few minutes on a CPU. Its file is kept in `fastdiff/assets/fashion_classifier/`.
 """
 
@@ -16,6 +16,8 @@ from torch.nn import functional
 FEATURES = 64
 CLASSES = 10
 SIZE = 32
+#: Called after each epoch with (epoch, mean loss).
+Progress = Callable[[int, float], None]
 
 
 class Classifier(nn.Module):
@@ -25,9 +27,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(
             _block(1, width // 2, kernel=5, stride=2),
-            _block(width // 2, width, kernel=3, stride=2),
-            _block(width, width, kernel=3, stride=1),
-            _block(width, width, kernel=3, stride=2),
+            _block(width // 2, width, kernel=3, stride=1),
+            _block(width, 2 * width, kernel=3, stride=2),
+            _block(2 * width, width, kernel=3, stride=2),
         )
         self.head = nn.Linear(width, num_classes)
 
@@ -86,7 +88,7 @@ def train_classifier(
     batch: int = 128,
     rate: float = 4e-3,
     seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Classifier:
     """A classifier trained with AdamW, one-cycle rate, label smoothing, mirror and shift of up to two pixels.
 
@@ -107,7 +109,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier()
+        classifier = Classifier().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=1e-2)
     updates = epochs * -(-len(images) // batch)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates, pct_start=0.2)
@@ -115,6 +117,7 @@ def train_classifier(
     for epoch in range(epochs):
         losses = []
         for part, wanted in _shuffled(images, labels, batch, generator):
+            part = part.contiguous(memory_format=torch.channels_last)
             loss = functional.cross_entropy(classifier(part), wanted, label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()

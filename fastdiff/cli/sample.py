@@ -1,0 +1,316 @@
+"""`fastdiff sample`: images from a trained model into a grid, a folder or an .npz file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastdiff.model import Model
+
+
+@dataclass
+class SampleOptions:
+    """Draw images from a trained model.
+
+    Image i has the seed SEED + i and the label number i modulo the count of labels: the same image whatever the
+    batch size, the other images, or the number of processes (torchrun shares the seeds out).
+
+    Examples:
+        fastdiff sample --model fashion --num 64 --labels 0-9 --guidance 1.5 --out grid.png
+
+        fastdiff sample --num 50000 --labels 0-9 --out images/ --resume
+
+        fastdiff sample --labels sneaker,bag --num 16 --steps 100 --solver ddpm --out some.npz
+    """
+
+    model: str = "fashion"
+    """Name of a shipped model, or a folder with config.json and model.safetensors."""
+    num: int | None = None
+    """Number of images; 64, or as many as there are seeds."""
+    steps: int = 50
+    """Steps of the solver, from 1 to the length of the schedule."""
+    solver: str = "ddim"
+    """Name of the solver."""
+    spacing: str = "trailing"
+    """Which times are visited: trailing, leading, linspace or quad."""
+    eta: float = 0.0
+    """Noise of ddim: 0 none, 1 as much as ddpm."""
+    guidance: float = 1.0
+    """Weight of classifier-free guidance; 1 is none, more follows the label more strictly."""
+    labels: str | None = None
+    """Class numbers, ranges or names, such as 0-9 or sneaker,bag; repeated over the images."""
+    seed: int = 0
+    """Seed of the first image."""
+    seeds: str | None = None
+    """The seeds themselves, such as 0-99,200."""
+    out: Path = Path("samples.png")
+    """NAME.png: one grid. NAME.npz: arrays. Anything else: a folder with one PNG per seed."""
+    columns: int | None = None
+    """Columns of the grid."""
+    scale: int | None = None
+    """How many times pixels are enlarged in grid, strip and GIF; by default so that images have 64 pixels."""
+    resume: bool = False
+    """With a folder: leave out the seeds whose file exists."""
+    trajectory: bool = False
+    """Also write the denoising chain of the first images as NAME_strip.png and NAME.gif."""
+    batch: int = 64
+    """Images drawn at a time."""
+    batch_invariant: bool = False
+    """Keep images independent of the batch to the last bits (slower)."""
+    device: str | None = None
+    """Such as cpu or cuda:1; by default where the model is."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the network; the state stays float32."""
+    progress: bool = True
+    """Show a progress bar when the output is a terminal."""
+    json: bool = False
+    """Print the summary as one JSON object."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The images of a call: their seeds, and a label for each (or None)."""
+
+    seeds: list[int]
+    labels: list[int] | None
+
+    def without(self, done: set[int]) -> Wanted:
+        """The same without some seeds; every other image keeps its label."""
+        kept = [i for i, seed in enumerate(self.seeds) if seed not in done]
+        labels = None if self.labels is None else [self.labels[i] for i in kept]
+        return Wanted([self.seeds[i] for i in kept], labels)
+
+    def part(self, piece: slice) -> Wanted:
+        """Some of them."""
+        return Wanted(self.seeds[piece], None if self.labels is None else self.labels[piece])
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    from fastdiff.cli.options import parse
+
+    options = parse(SampleOptions, arguments, "sample")
+    summary = run(options)
+    print(json.dumps(summary) if options.json else _told(summary))
+    return 0
+
+
+def run(options: SampleOptions) -> dict[str, Any]:
+    """Draw and write the images; returns what was done."""
+    import fastdiff
+
+    _check(options)
+    model = fastdiff.load(options.model)
+    cycle = None if options.labels is None else parse_labels(options.labels, model)
+    wanted = _wanted(options, cycle)
+    left = wanted.without(_existing(options.out, wanted.seeds)) if options.resume else wanted
+    started = time.perf_counter()
+    files = _write(options, model, left, len(cycle or ())) if left.seeds else []
+    seconds = time.perf_counter() - started
+    return {
+        "images": len(left.seeds),
+        "skipped": len(wanted.seeds) - len(left.seeds),
+        "steps": options.steps,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(left.seeds) / seconds, 3) if left.seeds else None,
+        "files": [str(file) for file in files],
+    }
+
+
+def _told(summary: dict[str, Any]) -> str:
+    lines = [f"wrote {file}" for file in summary["files"]]
+    if summary["skipped"]:
+        lines.append(f"{summary['skipped']} images were there already")
+    if summary["images"]:
+        lines.append(
+            f"{summary['images']} images, {summary['steps']} steps, {summary['seconds']:.1f} s: "
+            f"{summary['images_per_second']:.2f} images/s"
+        )
+    return "\n".join(lines)
+
+
+def _check(options: SampleOptions) -> None:
+    """What no other place checks, before anything is loaded or drawn."""
+    for name in ("num", "batch", "columns", "scale"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"sample: --{name} must be >= 1, got {value}")
+    if options.resume and _kind(options.out) != "folder":
+        raise ValueError(f"sample: --resume must go with a folder as --out, got {options.out}")
+    if _kind(options.out) != "folder" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"sample: --out must be a folder when several processes draw, got {options.out}")
+    if _kind(options.out) == "folder" and options.out.is_file():
+        raise ValueError(f"sample: --out must be .png, .npz or a folder, got the file {options.out}")
+
+
+def _kind(out: Path) -> Literal["grid", "npz", "folder"]:
+    return {".png": "grid", ".npz": "npz"}.get(out.suffix.lower(), "folder")  # type: ignore[return-value]
+
+
+def parse_labels(text: str, model: Model) -> list[int]:
+    """Class numbers of a list of numbers, ranges and class names, such as `0-3,bag`.
+
+    Raises:
+        ValueError: for an unknown name (the known ones are listed) or a number the model does not have.
+    """
+    from fastdiff.rng import parse_seeds
+
+    names = {name.lower(): index for index, name in enumerate(model.class_names)}
+    labels: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        if part.lower() in names:
+            labels.append(names[part.lower()])
+        elif part.replace("-", "").isdigit():
+            labels += parse_seeds(part)
+        else:
+            known = ", ".join(model.class_names) or "none"
+            raise ValueError(
+                f"sample: --labels must be numbers, ranges or class names ({known}), got {part!r}"
+            )
+    if max(labels) >= model.num_classes:
+        raise ValueError(
+            f"sample: --labels must be < {model.num_classes} (the model's classes), got {max(labels)}"
+        )
+    return labels
+
+
+def _wanted(options: SampleOptions, cycle: list[int] | None) -> Wanted:
+    from fastdiff.rng import parse_seeds, seed_list
+
+    given = None if options.seeds is None else parse_seeds(options.seeds)
+    count = options.num or (64 if given is None else len(given))
+    seeds = list(seed_list(options.seed, count, given))
+    return Wanted(seeds, None if cycle is None else [cycle[i % len(cycle)] for i in range(count)])
+
+
+def _existing(folder: Path, seeds: Sequence[int]) -> set[int]:
+    from fastdiff.cli.images import seed_file
+
+    return {seed for seed in seeds if seed_file(folder, seed).is_file()}
+
+
+def _write(options: SampleOptions, model: Model, wanted: Wanted, classes: int) -> list[Path]:
+    """Draw `wanted` and write it as asked; returns the files (for a folder: the folder)."""
+    from fastdiff.cli import images
+
+    chain = _Chain(options) if options.trajectory else None
+    batches = _batches(options, model, wanted, chain)
+    if _kind(options.out) == "folder":
+        for seeds, drawn in batches:
+            for seed, image in zip(seeds, images.to_uint8(drawn), strict=True):
+                images.save_png(images.seed_file(options.out, seed), image)
+    else:
+        pixels = np.concatenate([images.to_uint8(drawn) for _, drawn in batches])
+        if _kind(options.out) == "npz":
+            images.save_npz(options.out, pixels, wanted.seeds, wanted.labels)
+        else:
+            columns = options.columns or images.grid_columns(len(pixels), classes)
+            images.save_png(options.out, images.grid(enlarge(pixels, options.scale), columns))
+    return [options.out, *(chain.write() if chain is not None else [])]
+
+
+def enlarge(pixels: np.ndarray, scale: int | None) -> np.ndarray:
+    """(N, H, W, C) enlarged for people: `scale` times, by default to at least 64 pixels."""
+    from fastdiff.cli import images
+
+    return images.enlarged(pixels, scale or images.fitting_factor(min(pixels.shape[1:3])))
+
+
+def _batches(
+    options: SampleOptions, model: Model, wanted: Wanted, chain: _Chain | None
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Batches of (seeds, images); the first goes through `chain` when the trajectory is wanted."""
+    import fastdiff
+
+    more = _arguments(options)
+    with _bar(options, len(wanted.seeds)) as bar:
+        if chain is not None:
+            first, wanted = wanted.part(slice(options.batch)), wanted.part(slice(options.batch, None))
+            states = fastdiff.sample(
+                model, options.steps, seeds=first.seeds, labels=first.labels, trajectory=True, **more
+            )
+            chain.keep(states)
+            bar.update(len(first.seeds))
+            yield first.seeds, states[-1]
+        if not wanted.seeds:
+            return
+        for seeds, drawn in fastdiff.sample_batches(
+            model, options.steps, seeds=wanted.seeds, labels=wanted.labels, batch_size=options.batch, **more
+        ):
+            bar.update(len(seeds))
+            yield seeds, drawn
+
+
+def _arguments(options: SampleOptions) -> dict[str, Any]:
+    """Arguments that every drawing call gets."""
+    import torch
+
+    solver_options = {"eta": options.eta} if options.eta != 0 else {}
+    return {
+        "solver": options.solver,
+        "spacing": options.spacing,
+        "guidance": options.guidance,
+        "device": options.device,
+        "dtype": None if options.dtype == "float32" else getattr(torch, options.dtype),
+        "batch_invariant": options.batch_invariant,
+        "progress": _shows(options),
+        **solver_options,
+    }
+
+
+def _shows(options: SampleOptions) -> bool:
+    return options.progress and not options.json and sys.stderr.isatty()
+
+
+def _bar(options: SampleOptions, total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="image", disable=not _shows(options))
+
+
+class _Chain:
+    """The denoising chain of the first images: a strip of a few images, and an animation of the grid."""
+
+    IMAGES, STATES, FRAMES = 8, 12, 60
+
+    def __init__(self, options: SampleOptions) -> None:
+        self.options = options
+        self.states: np.ndarray | None = None
+
+    def keep(self, states: Tensor) -> None:
+        """Take states (rows + 1, B, C, H, W), at most FRAMES of them, evenly and with both ends."""
+        from fastdiff.cli.images import to_uint8
+
+        chosen = _evenly(len(states), self.FRAMES)
+        self.states = np.stack([to_uint8(states[k]) for k in chosen])
+
+    def write(self) -> list[Path]:
+        """Write strip and GIF beside the output (inside it, when it is a folder)."""
+        from fastdiff.cli import images
+
+        if self.states is None:
+            return []
+        out, scale = self.options.out, self.options.scale
+        base = out / "trajectory" if _kind(out) == "folder" else out.with_suffix("")
+        strip, gif = base.with_name(f"{base.name}_strip.png"), base.with_name(f"{base.name}.gif")
+        rows = self.states[_evenly(len(self.states), self.STATES), : self.IMAGES].swapaxes(0, 1)
+        images.save_png(strip, images.grid(enlarge(rows.reshape(-1, *rows.shape[2:]), scale), rows.shape[1]))
+        columns = self.options.columns or images.grid_columns(self.states.shape[1], 0)
+        images.save_gif(gif, [images.grid(enlarge(state, scale), columns) for state in self.states])
+        return [strip, gif]
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most `most` indices of `count`, evenly spread, first and last among them."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most)).tolist()})
