@@ -21,13 +21,10 @@ static void add_offsets(const AddNoiseArgs& args, const Tile& tile, const NoiseK
 }
 
 static void blend(float alpha, float sigma, const float* x0, const float* noise, int count, float* out) {
-  const auto block = [&](Floats x, Floats e) { return (alpha == 0.0f ? Floats{} : alpha * x) + sigma * e; };
-  int i = 0;
-  for (; i + kLanes <= count; i += kLanes) store(out + i, block(load(x0 + i), load(noise + i)));
-  if (i < count) {
-    const int left = count - i;
-    store_first(out + i, block(load_first(x0 + i, left), load_first(noise + i, left)), left);
-  }
+  for_vectors(count, [=](int i, auto access) {
+    const Floats signal = alpha == 0.0f ? Floats{} : alpha * access.load_from(x0 + i);
+    access.store_to(out + i, signal + sigma * access.load_from(noise + i));
+  });
 }
 
 static void copy(const float* from, int count, float* to) {

@@ -31,103 +31,127 @@ struct Coefficients {
   bool clamps() const { return lo != -__builtin_inff() || hi != __builtin_inff(); }
 };
 
-// Where the pushed values of one tile go; null where nothing is pushed.
+// Where the values of one tile go; null where nothing is wanted.
 struct Pushes {
   float* x = nullptr;
   float* x0 = nullptr;
   float* eps = nullptr;
   float* x0_out = nullptr;
-
-  // A value that two pushes name is stored by the second visit in `copy`.
-  float* copy_from = nullptr;
-  float* copy_to = nullptr;
-
-  void add(int what, float* to) {
-    if (what == k_push_none) return;
-    float*& slot = what == k_push_x ? x : what == k_push_x0 ? x0 : eps;
-    if (slot) {
-      copy_from = slot;
-      copy_to = to;
-    } else {
-      slot = to;
-    }
-  }
 };
 
 // One tile with every tensor as dense float32.
 struct TileStep {
   Coefficients c;
-  const float *x, *m, *m_u, *cond, *noise;
-  Term history[kHistories];
+  const float *x, *m, *m_u, *cond;
+  Term noise, history[kHistories];
   Pushes push;
   float* out;
   int count;
-
-  template <class Load, class Store>
-  inline __attribute__((always_inline)) void at(int i, const Load& load, const Store& store) const {
-    Floats state = load(x + i), guided{}, extra{}, image{};
-    if (c.gain != 1.0f) state = c.gain == 0.0f ? Floats{} : c.gain * state;
-    if (m_u) extra = load(m_u + i);
-    if (cond) image = load(cond + i);
-    if (m && c.g_c != 0) guided = c.g_c * load(m + i);
-    if (m_u && c.g_u != 0) guided += c.g_u * extra;
-
-    Floats x0{};
-    if (c.u_x != 0) x0 = c.u_x * state;
-    if (c.u_m != 0) x0 += c.u_m * guided;
-    if (c.u_c != 0) x0 += c.u_c * image;
-    if (c.clamps()) x0 = clamp(x0, broadcast(c.lo), broadcast(c.hi));
-    if (c.rho != 1.0f) x0 *= c.rho;
-
-    Floats next{};
-    if (c.b != 0) next = c.b * state;
-    if (c.a != 0) next += c.a * x0;
-    if (c.q_m != 0) next += c.q_m * guided;
-    if (c.q_u != 0) next += c.q_u * extra;
-    if (c.d != 0) next += c.d * image;
-    for (const Term& term : history) {
-      if (term.data) next += term.factor * load(term.data + i);
-    }
-    if (noise) next += load(noise + i);
-    if (push.x) store(push.x + i, state);
-    if (push.x0) store(push.x0 + i, x0);
-    if (push.x0_out) store(push.x0_out + i, x0);
-    if (push.eps) store(push.eps + i, epsilon(state, x0, guided, extra, image));
-    store(out + i, next);
-  }
-
-  inline Floats epsilon(Floats state, Floats x0, Floats guided, Floats extra, Floats image) const {
-    Floats eps{};
-    if (c.p_x != 0) eps += c.p_x * state;
-    if (c.p_0 != 0) eps += c.p_0 * x0;
-    if (c.p_m != 0) eps += c.p_m * guided;
-    if (c.p_u != 0) eps += c.p_u * extra;
-    if (c.p_c != 0) eps += c.p_c * image;
-    return eps;
-  }
-
-  void run() const {
-    int i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-      at(i, [](const float* p) { return load(p); }, [](float* p, Floats v) { store(p, v); });
-    }
-    if (i < count) {
-      const int left = count - i;
-      at(i, [left](const float* p) { return load_first(p, left); },
-         [left](float* p, Floats v) { store_first(p, v, left); });
-    }
-    if (push.copy_to) __builtin_memcpy(push.copy_to, push.copy_from, 4 * static_cast<unsigned>(count));
-  }
 };
 
-static void scale_noise(const float* row, const float* v, const float* noise, int count, float* out) {
-  const float s = row[k_s], l_0 = row[k_l_0], l_1 = v ? row[k_l_1] : 0.0f;
-  const Floats plain = (l_0 == 0.0f && !v) ? broadcast(s) : s * exponential(broadcast(0.5f * l_0));
-  for (int i = 0; i < count; i += kLanes) {
-    const int n = count - i < kLanes ? count - i : kLanes;
-    const Floats factor = v ? s * exponential(0.5f * (l_0 + l_1 * load_first(v + i, n))) : plain;
-    store_first(out + i, factor * load_first(noise + i, n), n);
-  }
+// What a row does, one bit each: a bit in a register is tested for free, a coefficient against 0 is not.
+enum Use : unsigned {
+  use_gain = 1u << 0,
+  use_m = 1u << 1,
+  use_m_u = 1u << 2,
+  use_g_u = 1u << 3,
+  use_cond = 1u << 4,
+  use_u_x = 1u << 5,
+  use_u_m = 1u << 6,
+  use_u_c = 1u << 7,
+  use_clamp = 1u << 8,
+  use_rho = 1u << 9,
+  use_b = 1u << 10,
+  use_a = 1u << 11,
+  use_q_m = 1u << 12,
+  use_q_u = 1u << 13,
+  use_d = 1u << 14,
+  use_noise = 1u << 15,
+  use_history = 1u << 16,  // and the next two bits
+  push_x = 1u << 19,
+  push_x0 = 1u << 20,
+  push_eps = 1u << 21,
+  want_x0 = 1u << 22,
+};
+
+static unsigned uses_of(const TileStep& step) {
+  const Coefficients& c = step.c;
+  unsigned uses = 0;
+  const auto note = [&uses](bool used, unsigned bit) { uses |= used ? bit : 0u; };
+  note(c.gain != 1.0f, use_gain);
+  note(step.m, use_m);
+  note(step.m_u, use_m_u);
+  note(step.m_u && c.g_u != 0.0f, use_g_u);
+  note(step.cond, use_cond);
+  note(c.u_x != 0.0f, use_u_x);
+  note(c.u_m != 0.0f, use_u_m);
+  note(c.u_c != 0.0f, use_u_c);
+  note(c.clamps(), use_clamp);
+  note(c.rho != 1.0f, use_rho);
+  note(c.b != 0.0f, use_b);
+  note(c.a != 0.0f, use_a);
+  note(c.q_m != 0.0f, use_q_m);
+  note(c.q_u != 0.0f, use_q_u);
+  note(c.d != 0.0f, use_d);
+  note(step.noise.data, use_noise);
+  for (int k = 0; k < kHistories; ++k) note(step.history[k].data, use_history << k);
+  note(step.push.x, push_x);
+  note(step.push.x0, push_x0);
+  note(step.push.eps, push_eps);
+  note(step.push.x0_out, want_x0);
+  return uses;
+}
+
+static inline Floats epsilon(const Coefficients& c, Floats state, Floats x0, Floats guided, Floats extra, Floats image) {
+  Floats eps{};
+  if (c.p_x != 0) eps += c.p_x * state;
+  if (c.p_0 != 0) eps += c.p_0 * x0;
+  if (c.p_m != 0) eps += c.p_m * guided;
+  if (c.p_u != 0) eps += c.p_u * extra;
+  if (c.p_c != 0) eps += c.p_c * image;
+  return eps;
+}
+
+static void run(const TileStep& step) {
+  const Coefficients c = step.c;
+  const unsigned uses = uses_of(step);
+  const Floats lo = broadcast(c.lo), hi = broadcast(c.hi);
+  const float *x = step.x, *m = step.m, *m_u = step.m_u, *cond = step.cond;
+  const Term noise = step.noise, past0 = step.history[0], past1 = step.history[1], past2 = step.history[2];
+  const Pushes push = step.push;
+  float* out = step.out;
+  for_vectors(step.count, [=](int i, auto access) __attribute__((always_inline)) {
+    Floats state = access.load_from(x + i), guided{}, extra{}, image{};
+    if (uses & use_gain) state = c.gain == 0.0f ? Floats{} : c.gain * state;
+    if (uses & use_m_u) extra = access.load_from(m_u + i);
+    if (uses & use_cond) image = access.load_from(cond + i);
+    if (uses & use_m) guided = c.g_c * access.load_from(m + i);
+    if (uses & use_g_u) guided += c.g_u * extra;
+
+    Floats x0{};
+    if (uses & use_u_x) x0 = c.u_x * state;
+    if (uses & use_u_m) x0 += c.u_m * guided;
+    if (uses & use_u_c) x0 += c.u_c * image;
+    if (uses & use_clamp) x0 = clamp(x0, lo, hi);
+    if (uses & use_rho) x0 *= c.rho;
+
+    Floats next{};
+    if (uses & use_b) next = c.b * state;
+    if (uses & use_a) next += c.a * x0;
+    if (uses & use_q_m) next += c.q_m * guided;
+    if (uses & use_q_u) next += c.q_u * extra;
+    if (uses & use_d) next += c.d * image;
+    if (uses & use_history) next += past0.factor * access.load_from(past0.data + i);
+    if (uses & use_history << 1) next += past1.factor * access.load_from(past1.data + i);
+    if (uses & use_history << 2) next += past2.factor * access.load_from(past2.data + i);
+    if (uses & use_noise) next += noise.factor * access.load_from(noise.data + i);
+
+    if (uses & push_x) access.store_to(push.x + i, state);
+    if (uses & push_x0) access.store_to(push.x0 + i, x0);
+    if (uses & push_eps) access.store_to(push.eps + i, epsilon(c, state, x0, guided, extra, image));
+    if (uses & want_x0) access.store_to(push.x0_out + i, x0);
+    access.store_to(out + i, next);
+  });
 }
 
 // Scratch of one thread.
@@ -146,13 +170,19 @@ static const float* made_noise(const SolverStepArgs& args, const Source& given, 
   return buffer;
 }
 
-static const float* solver_noise(const SolverStepArgs& args, const Tile& tile, Buffers& buffers) {
-  if (args.row[k_s] == 0.0f) return nullptr;
-  const uint32_t stream = static_cast<uint32_t>(args.row[k_stream]);
-  const float* noise = made_noise(args, args.noise, stream, tile, buffers.noise);
-  const float* v = args.row[k_l_1] != 0.0f ? read_tile(args.v, tile, buffers.m) : nullptr;
-  scale_noise(args.row, v, noise, tile.count, buffers.noise);
-  return buffers.noise;
+// s * exp((l_0 + l_1 v) / 2) * noise; the factor is per element only where the row reads v.
+static Term solver_noise(const SolverStepArgs& args, const Tile& tile, Buffers& buffers) {
+  const float s = args.row[k_s], l_0 = args.row[k_l_0], l_1 = args.row[k_l_1];
+  if (s == 0.0f) return Term(0.0f, nullptr);
+  const float* noise = made_noise(args, args.noise, static_cast<uint32_t>(args.row[k_stream]), tile, buffers.noise);
+  if (l_1 == 0.0f) return Term(l_0 == 0.0f ? s : s * exponential(broadcast(0.5f * l_0))[0], noise);
+  const float* v = read_tile(args.v, tile, buffers.m);
+  float* scaled = buffers.noise;
+  for_vectors(tile.count, [=](int i, auto access) {
+    const Floats half_log = 0.5f * (l_0 + l_1 * access.load_from(v + i));
+    access.store_to(scaled + i, exponential(half_log) * access.load_from(noise + i));
+  });
+  return Term(s, scaled);
 }
 
 // out = mask * (i_y * known + i_s * noise) + (1 - mask) * out; the side whose weight is 0 is not read.
@@ -162,42 +192,58 @@ static void blend_known(const SolverStepArgs& args, const Tile& tile, Buffers& b
   const float* known = i_y != 0.0f ? read_tile(args.known, tile, buffers.cond) : nullptr;
   const float* noise =
       i_s != 0.0f ? made_noise(args, args.known_noise, k_stream_known, tile, buffers.noise) : nullptr;
-  for (int i = 0; i < tile.count; i += kLanes) {
-    const int n = tile.count - i < kLanes ? tile.count - i : kLanes;
-    const Floats weight = load_first(mask + i, n), free = load_first(out + i, n);
+  for_vectors(tile.count, [=](int i, auto access) {
+    const Floats weight = access.load_from(mask + i), free = access.load_from(out + i);
     Floats region{};
-    if (known) region += i_y * load_first(known + i, n);
-    if (noise) region += i_s * load_first(noise + i, n);
+    if (known) region += i_y * access.load_from(known + i);
+    if (noise) region += i_s * access.load_from(noise + i);
     const Floats mixed = weight * region + (1.0f - weight) * free;
-    store_first(out + i, select(weight == 1.0f, region, select(weight == 0.0f, free, mixed)), n);
-  }
+    access.store_to(out + i, weight == 1.0f ? region : (weight == 0.0f ? free : mixed));
+  });
 }
+
+// Targets of the row's pushes; of two pushes of the same kind the second is a copy, made after the pass.
+struct Targets {
+  Pushes push;
+  float *copy_from = nullptr, *copy_to = nullptr;
+
+  void add(int what, float* to) {
+    float*& target = what == k_push_x ? push.x : what == k_push_x0 ? push.x0 : push.eps;
+    if (target) {
+      copy_from = target;
+      copy_to = to;
+    } else {
+      target = to;
+    }
+  }
+};
 
 static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buffers) {
   const float* row = args.row;
   const int64_t at = tile.sample * args.samples.count + tile.begin;
   const int64_t ring = args.samples.batch * args.samples.count;
   const Coefficients c(row, args.per_sample ? args.per_sample + tile.sample * k_per_sample_width : nullptr);
-  const float* noise = solver_noise(args, tile, buffers);  // before the buffers are used for m
+  const Term noise = solver_noise(args, tile, buffers);  // first: it may use the buffer of m
   const bool pair = (c.uses_m() && c.g_u != 0) || c.q_u != 0 || c.p_u != 0;
   const auto slot = [&](int which) { return args.history + static_cast<int64_t>(row[which]) * ring + at; };
   const auto past = [&](int k) { return Term(row[k_h_0 + k], row[k_h_0 + k] != 0 ? slot(k_slot_0 + k) : nullptr); };
-  TileStep step{c,
-                args.x + at,
-                c.uses_m() && c.g_c != 0 ? read_tile(args.m, tile, buffers.m) : nullptr,
-                pair ? read_tile(args.m_u, tile, buffers.m_u) : nullptr,
-                c.u_c != 0 || c.p_c != 0 || c.d != 0 ? read_tile(args.cond, tile, buffers.cond) : nullptr,
-                noise,
-                {past(0), past(1), past(2)},
-                {},
-                args.out + at,
-                tile.count};
+  Targets targets;
   for (int k = 0; k < kPushes; ++k) {
     const int what = static_cast<int>(row[k_push_0 + 2 * k]);
-    if (what != k_push_none) step.push.add(what, slot(k_push_0_slot + 2 * k));
+    if (what != k_push_none) targets.add(what, slot(k_push_0_slot + 2 * k));
   }
-  if (args.x0_out) step.push.x0_out = args.x0_out + at;
-  step.run();
+  if (args.x0_out) targets.push.x0_out = args.x0_out + at;
+  run({c,
+       args.x + at,
+       c.uses_m() && c.g_c != 0 ? read_tile(args.m, tile, buffers.m) : nullptr,
+       pair ? read_tile(args.m_u, tile, buffers.m_u) : nullptr,
+       c.u_c != 0 || c.p_c != 0 || c.d != 0 ? read_tile(args.cond, tile, buffers.cond) : nullptr,
+       noise,
+       {past(0), past(1), past(2)},
+       targets.push,
+       args.out + at,
+       tile.count});
+  if (targets.copy_to) __builtin_memcpy(targets.copy_to, targets.copy_from, 4 * static_cast<unsigned>(tile.count));
   if (args.mask) blend_known(args, tile, buffers, args.out + at);
 }
 
