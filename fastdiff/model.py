@@ -110,7 +110,9 @@ def _weights(net: nn.Module, dtype: str) -> dict[str, Tensor]:
         raise ValueError(f"save: dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
     state = {_plain(name): t.detach().cpu() for name, t in net.state_dict().items()}
     _check_finite(state, "save", "the network")
-    stored = {n: (t.to(_DTYPES[dtype]) if t.is_floating_point() else t).contiguous() for n, t in state.items()}
+    stored = {
+        n: (t.to(_DTYPES[dtype]) if t.is_floating_point() else t).contiguous() for n, t in state.items()
+    }
     _check_finite(stored, "save", f"the network as {dtype}")
     return stored
 
@@ -179,7 +181,9 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
         entry = config["network"]
         net = _build(entry["name"], entry["config"], folder)
         fields = ("prediction", "shape", "num_classes", "class_names", "data_range", "meta")
-        model = Model(net, Schedule.from_config(config["schedule"]), **{name: config[name] for name in fields})
+        model = Model(
+            net, Schedule.from_config(config["schedule"]), **{name: config[name] for name in fields}
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"load: {folder / CONFIG} must describe a model, got: {error!r}") from error
     _fill(net, state, folder)
@@ -190,17 +194,23 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
 def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise ValueError(f"load: {path} must be a safetensors model folder; pickles can run code and are refused")
+        raise ValueError(
+            f"load: {path} must be a safetensors model folder; pickles can run code and are refused"
+        )
     if path.is_file():
         if path.open("rb").read(4).startswith(_PICKLE_MAGIC):
-            raise ValueError(f"load: {path} must be safetensors, got a pickle or zip archive, which are refused")
+            raise ValueError(
+                f"load: {path} must be safetensors, got a pickle or zip archive, which are refused"
+            )
         return path.parent
     if path.is_dir():
         return path
     if str(name_or_path) in known_models():
         return ASSETS / str(name_or_path)
     known = ", ".join(known_models()) or "none"
-    raise ValueError(f"load: name_or_path must be a folder or a known model ({known}), got {str(name_or_path)!r}")
+    raise ValueError(
+        f"load: name_or_path must be a folder or a known model ({known}), got {str(name_or_path)!r}"
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -238,7 +248,9 @@ def _check_finite(state: dict[str, Tensor], place: str, what: str) -> None:
 
 def _build(name: str, options: dict[str, Any], folder: Path) -> nn.Module:
     if name not in NETWORKS:
-        raise ValueError(f"load: network in {folder / CONFIG} must be one of {', '.join(NETWORKS)}, got {name!r}")
+        raise ValueError(
+            f"load: network in {folder / CONFIG} must be one of {', '.join(NETWORKS)}, got {name!r}"
+        )
     return NETWORKS[name](**options)
 
 

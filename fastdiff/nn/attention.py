@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from fastdiff.nn.norms import make_norm
 
-
 #: Up to this many positions, a CPU computes attention faster (and its gradient much faster) by plain products.
 _FEW = 64
 
@@ -38,7 +37,12 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, channels: int, heads: int = 4, head_dim: int | None = None, norm: str = "group", groups: int = 32
+        self,
+        channels: int,
+        heads: int = 4,
+        head_dim: int | None = None,
+        norm: str = "group",
+        groups: int = 32,
     ) -> None:
         super().__init__()
         if head_dim is None and channels % heads:

@@ -57,11 +57,19 @@ class ResBlock(nn.Module):
         """x (B, in, H, W), emb (B, embedding) already activated, to (B, out, H, W)."""
         h = self.conv1(self.norm1(x))
         code = self.embed(emb)
-        if self.modulated:
-            h = self.norm2(h, *code.chunk(2, dim=1))
-        else:
-            h = self.norm2(h + code[:, :, None, None])
+        h = self.norm2(h, *code.chunk(2, dim=1)) if self.modulated else self.norm2(h + code[:, :, None, None])
         return self.skip(x) + self.conv2(self.dropout(h))
+
+
+class Stage(nn.ModuleList):
+    """A residual block, then, where there is one, an attention."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x (B, in, H, W), emb (B, embedding), to (B, out, H, W)."""
+        x = self[0](x, emb)
+        for attention in list(self)[1:]:
+            x = attention(x)
+        return x
 
 
 class Downsample(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastdiff.nn.attention import Attention
-from fastdiff.nn.blocks import Downsample, ResBlock, Upsample, zeroed
+from fastdiff.nn.blocks import Downsample, ResBlock, Stage, Upsample, zeroed
 from fastdiff.nn.embeddings import ClassEmbedding, TimeEmbedding
 from fastdiff.nn.norms import make_norm
 from fastdiff.nn.unet_config import check_config
@@ -112,12 +112,9 @@ class UNet(nn.Module):
                 width = widths[level - 1]
                 self.up.append(Upsample(widths[level], width))
 
-    def _stage(self, width: int, wide: int, level: int, emb: int, c: dict[str, Any]) -> nn.ModuleList:
-        """A residual block with, at the chosen levels, attention after it."""
-        parts: list[nn.Module] = [self._block(width, wide, emb, c)]
-        if level in c["attention_levels"]:
-            parts.append(self._attention(wide, c))
-        return nn.ModuleList(parts)
+    def _stage(self, width: int, wide: int, level: int, emb: int, c: dict[str, Any]) -> Stage:
+        attention = [self._attention(wide, c)] if level in c["attention_levels"] else []
+        return Stage([self._block(width, wide, emb, c), *attention])
 
     @staticmethod
     def _block(width: int, wide: int, emb: int, c: dict[str, Any]) -> ResBlock:
@@ -161,11 +158,11 @@ class UNet(nn.Module):
         """Down, middle and up: (B, C, h, w) to (B, C, h, w)."""
         kept = [h]
         for part in self.down:
-            h = part(h) if isinstance(part, Downsample) else _run(part, h, emb)
+            h = part(h) if isinstance(part, Downsample) else part(h, emb)
             kept.append(h)
         h = self.mid2(self.mid_attention(self.mid1(h, emb)), emb)
         for part in self.up:
-            h = part(h) if isinstance(part, Upsample) else _run(part, torch.cat((h, kept.pop()), 1), emb)
+            h = part(h) if isinstance(part, Upsample) else part(torch.cat((h, kept.pop()), 1), emb)
         return h
 
     def _entry(self, x: Tensor, labels: Tensor | None, x_self_cond: Tensor | None) -> Tensor:
@@ -194,12 +191,3 @@ class UNet(nn.Module):
             f"UNet: height and width must be multiples of {self.factor} for this depth, got {height} x {width}; "
             "choose such a size or build the network with size_policy='pad'"
         )
-
-
-def _run(stage: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
-    """A residual block and whatever follows it."""
-    block, *rest = stage  # type: ignore[misc]
-    h = block(h, emb)
-    for part in rest:
-        h = part(h)
-    return h

@@ -29,7 +29,9 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def _check_counts(config: dict[str, Any]) -> None:
     for name in COUNTS:
-        _require(isinstance(config[name], int) and config[name] >= 1, name, "be an integer >= 1", config[name])
+        _require(
+            isinstance(config[name], int) and config[name] >= 1, name, "be an integer >= 1", config[name]
+        )
     classes, head_dim = config["num_classes"], config["head_dim"]
     _require(isinstance(classes, int) and classes >= 0, "num_classes", "be an integer >= 0", classes)
     _require(head_dim is None or head_dim >= 1, "head_dim", "be None or >= 1", head_dim)

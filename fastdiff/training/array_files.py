@@ -39,7 +39,9 @@ def _npz(path: Path) -> dict[str, NDArray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"read_dataset: {path} must be an .npz file of plain arrays, got: {error}") from error
+        raise ValueError(
+            f"read_dataset: {path} must be an .npz file of plain arrays, got: {error}"
+        ) from error
 
 
 def _safetensors(path: Path) -> dict[str, NDArray]:

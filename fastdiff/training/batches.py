@@ -60,9 +60,13 @@ class Batches:
         world: number of processes; must divide the batch.
     """
 
-    def __init__(self, data: Dataset, schedule: Schedule, config: TrainConfig, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, data: Dataset, schedule: Schedule, config: TrainConfig, rank: int = 0, world: int = 1
+    ) -> None:
         if config.batch_size % world:
-            raise ValueError(f"train: batch_size must be a multiple of {world} processes, got {config.batch_size}")
+            raise ValueError(
+                f"train: batch_size must be a multiple of {world} processes, got {config.batch_size}"
+            )
         self.data, self.schedule, self.config = data, schedule, config
         self.part = config.batch_size // world
         self.offset = rank * self.part

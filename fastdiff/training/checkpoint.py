@@ -23,7 +23,9 @@ _NAME = re.compile(r"step-(\d{8,})")
 _TENSORS, _META = "state.safetensors", "state.json"
 
 
-def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 2) -> Path:
+def write_checkpoint(
+    folder: Path, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int = 2
+) -> Path:
     """Write the checkpoint of `step` and delete all but the newest `keep`.
 
     Args:
@@ -43,12 +45,11 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], meta: 
     partial.mkdir()
     _write_synced(partial / _TENSORS, raw)
     _write_synced(partial / _META, text.encode())
-    if final.exists():
-        shutil.rmtree(final)
+    _delete(final)
     partial.rename(final)
     _sync_folder(folder)
     for _, old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _delete(old)
     return final
 
 
@@ -92,7 +93,9 @@ def read_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
             warnings.warn(f"{error}; trying the checkpoint before it", RuntimeWarning, stacklevel=2)
             errors.append(str(error))
     if errors:
-        raise ValueError(f"checkpoint: {folder} must hold a whole checkpoint; all are damaged: " + "; ".join(errors))
+        raise ValueError(
+            f"checkpoint: {folder} must hold a whole checkpoint; all are damaged: " + "; ".join(errors)
+        )
     return None
 
 
@@ -100,6 +103,12 @@ def remove_partial(folder: Path) -> None:
     """Delete what a killed writer left behind."""
     for partial in folder.glob(".partial-*"):
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _delete(checkpoint: Path) -> None:
+    """Remove a checkpoint: first its name, so that a kill leaves no half of one, then its files."""
+    if checkpoint.exists():
+        shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".partial-{checkpoint.name}")))
 
 
 def _digest(raw: bytes) -> str:

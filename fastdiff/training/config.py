@@ -102,7 +102,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of the weights, the order of the data and all noise."""
     device: str = "auto"
-    """"cpu", "cuda", "cuda:1"...; auto: a GPU where there is one."""
+    """A torch device such as cpu or cuda:1; auto: a GPU where there is one."""
     log_every: int = 50
     """Steps between lines of the log."""
     checkpoint_every: int = 1000
@@ -111,6 +111,8 @@ class TrainConfig:
     """Steps between grids of samples of the averaged weights; 0: none."""
     keep: int = 2
     """Checkpoints that are kept."""
+    store: Literal["float32", "float16", "bfloat16"] = "float32"
+    """How the weights of the finished model are stored."""
     resume: bool = False
     """Continue from the newest checkpoint in `out`, if there is one."""
     tensorboard: bool = False
@@ -147,7 +149,7 @@ class TrainConfig:
 #: Options that may differ between a run and its continuation.
 FREE = (
     *("out", "data", "device", "resume", "progress", "tensorboard"),
-    *("log_every", "checkpoint_every", "sample_every", "keep", "steps"),
+    *("log_every", "checkpoint_every", "sample_every", "keep", "steps", "store"),
 )
 
 

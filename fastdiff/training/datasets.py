@@ -19,7 +19,10 @@ FASHION_CLASSES = (
 )
 DIGIT_CLASSES = tuple("0123456789")
 NAMED = {
-    "fashion-mnist": ((Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist")), FASHION_CLASSES),
+    "fashion-mnist": (
+        (Path("/usr/share/datasets/fashion-mnist"), Path("data/fashion-mnist")),
+        FASHION_CLASSES,
+    ),
     "mnist": ((Path("/usr/share/datasets/mnist"), Path("data/mnist")), DIGIT_CLASSES),
     "cifar10": ((Path("data/cifar-10-batches-bin"), Path("data/cifar10")), cifar.CLASSES),
 }
@@ -72,7 +75,9 @@ def read_dataset(source: str | Path, *, split: str = "train", size: int | None =
     if labels is not None and labels.size and int(labels.min()) < 0:
         raise ValueError(f"read_dataset: labels of {source} must be >= 0, got {int(labels.min())}")
     names = _class_names(labels, names, source)
-    return Dataset(_padded(images, size, source), None if labels is None else _tensor(labels), names, str(source))
+    return Dataset(
+        _padded(images, size, source), None if labels is None else _tensor(labels), names, str(source)
+    )
 
 
 def _read(source: str, split: str, size: int | None) -> tuple[NDArray, NDArray | None, tuple[str, ...]]:
@@ -94,15 +99,21 @@ def _read_path(path: Path, split: str, size: int | None) -> tuple[NDArray, NDArr
         return _read_folder(path, split, size)
     if not path.is_file():
         known = ", ".join([*NAMED, "digits"])
-        raise ValueError(f"read_dataset: source must be a file, a folder or one of {known}, got {str(path)!r}")
+        raise ValueError(
+            f"read_dataset: source must be a file, a folder or one of {known}, got {str(path)!r}"
+        )
     if path.suffix in (".npz", ".safetensors"):
         return (*array_files.read_arrays(path), ())
     if "idx" in path.name:
         return idx.read_idx(path, 3)[:, None], None, ()
-    raise ValueError(f"read_dataset: {path} must be an IDX, .npz or .safetensors file; its name fits none of them")
+    raise ValueError(
+        f"read_dataset: {path} must be an IDX, .npz or .safetensors file; its name fits none of them"
+    )
 
 
-def _read_folder(folder: Path, split: str, size: int | None) -> tuple[NDArray, NDArray | None, tuple[str, ...]]:
+def _read_folder(
+    folder: Path, split: str, size: int | None
+) -> tuple[NDArray, NDArray | None, tuple[str, ...]]:
     pair = idx.find_idx_pair(folder, split)
     if pair is not None:
         images, labels = idx.read_idx(pair[0], 3)[:, None], idx.read_idx(pair[1], 1)
@@ -134,7 +145,9 @@ def _padded(images: NDArray, size: int | None, source: str | Path) -> Tensor:
         return _tensor(images)
     height, width = images.shape[-2:]
     if height > size or width > size:
-        raise ValueError(f"read_dataset: size must be at least that of {source} ({height} x {width}), got {size}")
+        raise ValueError(
+            f"read_dataset: size must be at least that of {source} ({height} x {width}), got {size}"
+        )
     top, left = (size - height) // 2, (size - width) // 2
     around = ((0, 0), (0, 0), (top, size - height - top), (left, size - width - left))
     return _tensor(np.pad(images, around))

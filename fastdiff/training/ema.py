@@ -27,7 +27,7 @@ class EMA:
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         """Move the average towards the weights of `net`; buffers are copied."""
-        averaged = list(self.net.parameters())
+        averaged = [p.detach() for p in self.net.parameters()]
         torch._foreach_lerp_(averaged, [p.detach() for p in net.parameters()], 1.0 - self.current_decay())
         for mine, theirs in zip(self.net.buffers(), net.buffers()):
             mine.copy_(theirs)

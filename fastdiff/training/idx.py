@@ -81,7 +81,9 @@ def find_idx_pair(folder: Path, split: str) -> tuple[Path, Path] | None:
         return None
     labels = _existing(folder, f"{prefix}-labels", "idx1-ubyte")
     if labels is None:
-        raise ValueError(f"read_dataset: {folder} must hold {prefix}-labels-idx1-ubyte[.gz] beside {images.name}")
+        raise ValueError(
+            f"read_dataset: {folder} must hold {prefix}-labels-idx1-ubyte[.gz] beside {images.name}"
+        )
     return images, labels
 
 

@@ -29,7 +29,9 @@ def read_image_folder(
     groups = [_pictures(d) for d in classes] if classes else [_pictures(folder)]
     files = [path for group in groups for path in group]
     if not files:
-        raise ValueError(f"read_dataset: {folder} must hold IDX files, CIFAR-10 batches or pictures, got none")
+        raise ValueError(
+            f"read_dataset: {folder} must hold IDX files, CIFAR-10 batches or pictures, got none"
+        )
     images = _stack(files, [_open(path, size) for path in files])
     if not classes:
         return images, None, ()

@@ -93,5 +93,7 @@ def _tensorboard(config: TrainConfig) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError("TrainConfig: tensorboard must be False unless the package tensorboard is installed") from error
+        raise ValueError(
+            "TrainConfig: tensorboard must be False where tensorboard is not installed"
+        ) from error
     return SummaryWriter(str(config.folder / "tensorboard"))

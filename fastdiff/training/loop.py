@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from fastdiff.training.checkpoint import read_newest, remove_partial, write_chec
 from fastdiff.training.config import TrainConfig, check_same_run
 from fastdiff.training.datasets import Dataset, read_dataset
 from fastdiff.training.ema import EMA
+from fastdiff.training.export import part_of, run_facts
 from fastdiff.training.logs import RunLog
 from fastdiff.training.loss import DenoisingLoss
 from fastdiff.training.optimizer import (
@@ -30,6 +30,8 @@ from fastdiff.training.precision import Precision
 from fastdiff.training.preview import write_preview
 from fastdiff.training.processes import Processes, join
 from fastdiff.training.stopping import StopRequest, TrainingStopped
+
+NOTHING = contextlib.nullcontext()
 
 
 def train(config: TrainConfig, data: Dataset | None = None) -> Model:
@@ -64,7 +66,8 @@ class Trainer:
         self.config, self.data, self.processes = config, data, processes
         self.schedule = Schedule.named(config.schedule, T=config.timesteps)
         self.batches = Batches(data, self.schedule, config, processes.rank, processes.world)
-        self.net = build_network(config, data).to(processes.device, memory_format=torch.channels_last)
+        self.net = build_network(config, data).to(processes.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = EMA(self.net, config.ema_decay)
         self.optimizer = make_optimizer(self.net, config)
         self.precision = Precision(config.amp, processes.device)
@@ -80,7 +83,7 @@ class Trainer:
     def run(self) -> Model:
         """Do the steps that are left and return the model."""
         log = RunLog(self.config, self.done) if self.processes.first else None
-        with StopRequest() as stop, contextlib.closing(log) if log else contextlib.nullcontext():
+        with StopRequest() as stop, torch.random.fork_rng(), contextlib.closing(log) if log else NOTHING:
             while self.done < self.config.steps:
                 norm = self._step()
                 self._report(log, norm)
@@ -89,7 +92,7 @@ class Trainer:
                     self.save_checkpoint()
         model = self.averaged_model()
         if self.processes.first:
-            save(model, self.config.folder / "model")
+            save(model, self.config.folder / "model", dtype=self.config.store)
         self.processes.wait()
         return model
 
@@ -125,7 +128,9 @@ class Trainer:
             if not loss < float("inf"):
                 raise FloatingPointError(f"train: loss must be finite, got {loss} at step {self.done}")
             if log is not None:
-                log.step(self.done, loss, {"lr": learning_rate(self.config, self.done), "grad_norm": float(norm)})
+                log.step(
+                    self.done, loss, {"lr": learning_rate(self.config, self.done), "grad_norm": float(norm)}
+                )
         if log is not None and self.config.sample_every and self.done % self.config.sample_every == 0:
             write_preview(self.averaged_model(), self.config.folder / "samples" / f"step-{self.done:08d}.png")
 
@@ -151,8 +156,7 @@ class Trainer:
             "data": data_facts(self.data),
             "ema_updates": self.ema.updates,
             "scaler": self.precision.state(),
-            "loss_sum": float(self._sum),
-            "loss_count": self._count,
+            "class_names": list(self.data.class_names),
             "torch": torch.__version__,
         }
 
@@ -164,21 +168,21 @@ class Trainer:
         if found is None:
             return
         if not self.config.resume:
-            raise ValueError(f"train: out must be a new folder unless resume is set, got {self.config.out} with a run")
+            raise ValueError(
+                f"train: out must be a new folder unless resume is set, got {self.config.out} with a run"
+            )
         tensors, meta = found
         check_same_run(meta["config"], self.config)
         if meta["data"] != data_facts(self.data):
             raise ValueError(f"train: data must be the images the run in {self.config.out} was started with")
-        self.net.load_state_dict(_part(tensors, "model/"))
-        self.ema.net.load_state_dict(_part(tensors, "ema/"))
-        load_optimizer_tensors(self.optimizer, self.net, _part(tensors, "optimizer/"))
+        self.net.load_state_dict(part_of(tensors, "model/"))
+        self.ema.net.load_state_dict(part_of(tensors, "ema/"))
+        load_optimizer_tensors(self.optimizer, self.net, part_of(tensors, "optimizer/"))
         self.precision.load(meta["scaler"])
         self.ema.updates, self.done = meta["ema_updates"], meta["step"]
 
     def averaged_model(self) -> Model:
         """The model with the averaged weights of now."""
-        facts = {"steps": self.done, "train": self.config.to_dict()}
-        facts["train"].pop("out")
         shape = tuple(self.data.images.shape[1:])
         return Model(
             self.ema.net,
@@ -187,7 +191,7 @@ class Trainer:
             shape,  # type: ignore[arg-type]
             self.data.num_classes,
             self.data.class_names,
-            meta=facts,
+            meta=run_facts(self.done, self.config.to_dict()),
         )
 
 
@@ -212,12 +216,3 @@ def data_facts(data: Dataset) -> dict[str, Any]:
     if data.labels is not None:
         digest.update(data.labels.numpy().tobytes())
     return {"shape": list(data.images.shape), "num_classes": data.num_classes, "sha256": digest.hexdigest()}
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def run_folder_model(config: TrainConfig) -> Path:
-    """Where the finished model of a run lies."""
-    return config.folder / "model"

@@ -5,20 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastdiff import rng
-from fastdiff.ops.philox import Stream
+from fastdiff.ops import add_noise
 from fastdiff.prediction import loss_weight, target, x0_coefficients
 from fastdiff.schedule import Schedule
 from fastdiff.training.batches import Batch
 from fastdiff.training.config import TrainConfig
-
-
-def add_noise(x0: Tensor, alpha: Tensor, sigma: Tensor, seeds: Tensor, offset: float) -> tuple[Tensor, Tensor]:
-    """x_t = alpha x0 + sigma eps and eps, the noise of stream FORWARD plus `offset` times that of OFFSET."""
-    eps = rng.normal(seeds, x0.shape[1:], stream=Stream.FORWARD)
-    if offset:
-        eps = eps + offset * rng.normal(seeds, (x0.shape[1], 1, 1), stream=Stream.OFFSET)
-    return alpha[:, None, None, None] * x0 + sigma[:, None, None, None] * eps, eps
 
 
 class DenoisingLoss:
@@ -39,7 +30,8 @@ class DenoisingLoss:
         alpha, sigma, weight = self._coefficients(batch.t)
         x0, t = batch.x0.to(self.device), batch.t.to(self.device)
         labels = None if batch.labels is None else batch.labels.to(self.device)
-        x_t, eps = add_noise(x0, alpha, sigma, batch.seeds.to(self.device), self.config.offset_noise)
+        seeds, offset = batch.seeds.to(self.device), self.config.offset_noise
+        x_t, eps = add_noise(x0, alpha, sigma, seeds=seeds, offset=offset, return_noise=True)
         extra = {} if labels is None else {"labels": labels}
         if batch.self_condition:
             extra["x_self_cond"] = self._estimate(net, x_t, t, extra, batch)
@@ -55,7 +47,9 @@ class DenoisingLoss:
         return tuple(torch.from_numpy(a).float().to(self.device) for a in (alpha, sigma, weight))  # type: ignore
 
     @torch.no_grad()
-    def _estimate(self, net: nn.Module, x_t: Tensor, t: Tensor, extra: dict[str, Tensor], batch: Batch) -> Tensor:
+    def _estimate(
+        self, net: nn.Module, x_t: Tensor, t: Tensor, extra: dict[str, Tensor], batch: Batch
+    ) -> Tensor:
         """The network's own x0, clamped to the data range, without gradient."""
         alpha, sigma = self.schedule.alpha(batch.t.numpy()), self.schedule.sigma(batch.t.numpy())
         pairs = [x0_coefficients(self.config.prediction, float(a), float(s)) for a, s in zip(alpha, sigma)]

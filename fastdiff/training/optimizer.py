@@ -32,12 +32,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, net: nn.Module) -> dict[str, Tensor]:
     """State of the optimizer as `<parameter>/<kind>` -> tensor."""
-    names = {p: n for n, p in net.named_parameters()}
-    return {f"{names[p]}/{kind}": v for p, state in optimizer.state.items() for kind, v in state.items()}
+    return {f"{n}/{kind}": v for n, p in net.named_parameters() for kind, v in optimizer.state[p].items()}
 
 
 @torch.no_grad()
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, net: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, net: nn.Module, tensors: dict[str, Tensor]
+) -> None:
     """Put back what `optimizer_tensors` took, in the memory format of each parameter."""
     params = dict(net.named_parameters())
     for key, value in tensors.items():

@@ -33,7 +33,9 @@ def _fast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def _cpu_has_bf16() -> bool:
-    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    tests = (
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
     return any(test is not None and test() for test in tests)
 
 
