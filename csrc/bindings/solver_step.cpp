@@ -52,29 +52,52 @@ const float* row_of(const Tensor& table, const OptionalTensor& counter, int64_t 
   return static_cast<const float*>(table.const_data_ptr()) + row * k_row_width;
 }
 
+float* history_of(const OptionalTensor& history, const Tensor& x) {
+  if (!history.has_value()) return nullptr;
+  check_dense(*history, "history", ScalarType::Float);
+  bool fits = history->dim() == x.dim() + 1;
+  for (int64_t d = 0; fits && d < x.dim(); ++d) fits = history->size(d + 1) == x.size(d);
+  STD_TORCH_CHECK(fits, "solver_step: history must be (K, ...) of x's shape");
+  return static_cast<float*>(history->mutable_data_ptr());
+}
+
+// What is written overlaps nothing else; out may be x itself.
+void check_aliases(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history, const Tensor& x,
+                   std::initializer_list<OptionalTensor> read) {
+  const bool in_place = out.const_data_ptr() == x.const_data_ptr();
+  bool clean = (in_place || !overlap(out, x)) && !overlap(x0_out, x) && !overlap(history, x) && !overlap(out, x0_out) &&
+               !overlap(out, history) && !overlap(x0_out, history);
+  for (const OptionalTensor& tensor : read) {
+    clean = clean && !overlap(out, tensor) && !overlap(x0_out, tensor) && !overlap(history, tensor);
+  }
+  STD_TORCH_CHECK(clean, "solver_step: what is written must not share memory with an input");
+}
+
 void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tensor table, OptionalTensor counter,
                  int64_t row, Tensor x, OptionalTensor m, OptionalTensor m_u, OptionalTensor v, OptionalTensor cond,
                  OptionalTensor seeds, OptionalTensor noise, OptionalTensor known, OptionalTensor mask,
                  OptionalTensor known_noise, OptionalTensor per_sample) {
+  STD_TORCH_CHECK(x.dim() >= 2, "solver_step: x must be (B, ...)");
+  check_aliases(out, x0_out, history, x, {m, m_u, v, cond, noise, known, mask, known_noise, per_sample, table, seeds});
   const Samples samples = samples_of(x);
-  const int64_t count = x.numel(), slots = history.has_value() ? history->size(0) : 0;
+  const int64_t slots = history.has_value() ? history->size(0) : 0;
   SolverStepArgs args;
   args.samples = samples;
   args.row = row_of(table, counter, row);
-  args.per_sample = dense_floats(per_sample, "per_sample", samples.batch * k_per_sample_width);
+  args.per_sample = dense_floats(per_sample, "per_sample", samples.batch, k_per_sample_width);
   args.seeds = dense_integers(seeds, "seeds", samples.batch);
-  args.m = source_of(m, samples, "m");
-  args.m_u = source_of(m_u, samples, "m_u");
-  args.v = source_of(v, samples, "v");
-  args.cond = source_of(cond, samples, "cond");
-  args.known = source_of(known, samples, "known");
-  args.mask = source_of(mask, samples, "mask");
-  args.noise = source_of(noise, samples, "noise");
-  args.known_noise = source_of(known_noise, samples, "known_noise");
-  args.x = dense_floats(x, "x", count);
-  args.history = dense_floats(history, "history", slots * count);
-  args.x0_out = dense_floats(x0_out, "x0_out", count);
-  args.out = dense_floats(out, "out", count);
+  args.m = source_of(m, x, "m");
+  args.m_u = source_of(m_u, x, "m_u");
+  args.v = source_of(v, x, "v");
+  args.cond = source_of(cond, x, "cond");
+  args.known = source_of(known, x, "known");
+  args.mask = source_of(mask, x, "mask");
+  args.noise = source_of(noise, x, "noise");
+  args.known_noise = source_of(known_noise, x, "known_noise");
+  args.x = dense_like(x, x, "x");
+  args.history = history_of(history, x);
+  args.x0_out = dense_like(x0_out, x, "x0_out");
+  args.out = dense_like(out, x, "out");
   check_needs(args, slots);
   for_tiles(samples, [&args](int64_t begin, int64_t end) { cpu_kernels().solver_step(args, begin, end); });
 }

@@ -36,15 +36,22 @@ inline Element element_of(const Tensor& t, const char* name) {
   }
 }
 
-// A tensor (B, ...) of as many elements as `samples` says, in any strides.
-inline Source source_of(const OptionalTensor& tensor, const Samples& samples, const char* name) {
+inline bool same_shape(const Tensor& a, const Tensor& b) {
+  if (a.dim() != b.dim()) return false;
+  for (int64_t d = 0; d < a.dim(); ++d) {
+    if (a.size(d) != b.size(d)) return false;
+  }
+  return true;
+}
+
+// A tensor of x's shape in any strides and floating type.
+inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const char* name) {
   Source source;
   if (!tensor.has_value()) return source;
   const Tensor& t = *tensor;
   STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
   STD_TORCH_CHECK(t.dim() >= 2 && t.dim() <= kMaxDims, name, " must have 2 to ", kMaxDims, " dimensions");
-  STD_TORCH_CHECK(t.size(0) == samples.batch && t.numel() == samples.batch * samples.count, name,
-                  " must have the shape of x");
+  STD_TORCH_CHECK(same_shape(t, x), name, " must have the shape of x");
   source.data = t.const_data_ptr();
   source.element = element_of(t, name);
   source.sample_stride = t.stride(0);
@@ -72,18 +79,39 @@ inline void check_dense(const Tensor& t, const char* name, ScalarType type) {
                   " must be a contiguous CPU tensor of the expected type");
 }
 
-inline float* dense_floats(const OptionalTensor& t, const char* name, int64_t count) {
+// A dense float32 tensor of x's shape.
+inline float* dense_like(const OptionalTensor& t, const Tensor& x, const char* name) {
   if (!t.has_value()) return nullptr;
   check_dense(*t, name, ScalarType::Float);
-  STD_TORCH_CHECK(t->numel() == count, name, " must have ", count, " elements");
+  STD_TORCH_CHECK(same_shape(*t, x), name, " must have the shape of x");
+  return static_cast<float*>(t->mutable_data_ptr());
+}
+
+// A dense float32 tensor (batch,), or (batch, width) for a width above 0.
+inline float* dense_floats(const OptionalTensor& t, const char* name, int64_t batch, int64_t width = 0) {
+  if (!t.has_value()) return nullptr;
+  check_dense(*t, name, ScalarType::Float);
+  const bool fits = width == 0 ? t->dim() == 1 : t->dim() == 2 && t->size(1) == width;
+  STD_TORCH_CHECK(fits && t->size(0) == batch, name, " must have one row per sample");
   return static_cast<float*>(t->mutable_data_ptr());
 }
 
 inline const int64_t* dense_integers(const OptionalTensor& t, const char* name, int64_t count) {
   if (!t.has_value()) return nullptr;
   check_dense(*t, name, ScalarType::Long);
-  STD_TORCH_CHECK(t->numel() == count, name, " must have ", count, " elements");
+  STD_TORCH_CHECK(t->dim() == 1 && t->numel() == count, name, " must have the shape (", count, ",)");
   return static_cast<const int64_t*>(t->const_data_ptr());
+}
+
+// Whether two tensors on the CPU share memory.
+inline bool overlap(const OptionalTensor& a, const OptionalTensor& b) {
+  if (!a.has_value() || !b.has_value() || a->numel() == 0 || b->numel() == 0) return false;
+  const auto end = [](const Tensor& t) {
+    int64_t reach = 1;
+    for (int64_t d = 0; d < t.dim(); ++d) reach += (t.size(d) - 1) * t.stride(d);
+    return static_cast<const char*>(t.const_data_ptr()) + reach * t.element_size();
+  };
+  return static_cast<const char*>(a->const_data_ptr()) < end(*b) && static_cast<const char*>(b->const_data_ptr()) < end(*a);
 }
 
 // Runs f(begin, end) over all tiles on torch's own threads; a thread gets at least eight tiles.

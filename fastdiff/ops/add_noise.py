@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, extension, philox
-from .arguments import FLOATS, check_exactly, check_like, check_tensor, described, overlap
+from .arguments import FLOATS, check_exactly, check_like, check_tensor, described, overlap, wants_gradient
 
 _OP = "add_noise"
 
@@ -67,7 +67,6 @@ def _given(seeds: Tensor | None) -> Tensor:
 
 def _check(inputs: Mapping[str, Any]) -> None:
     x0, noise, row = inputs["x0"], inputs["noise"], inputs["row"]
-    check_tensor(_OP, "x0", x0)
     if x0.dim() < 2 or x0.dtype not in (*FLOATS, torch.float64):
         raise TypeError(f"{_OP}: x0 must be float32, float16, bfloat16 or float64 (B, C, ...), got {described(x0)}")
     batch, dtype = (x0.shape[0],), _state_dtype(x0)
@@ -89,14 +88,13 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 
 def _check_aliases(inputs: Mapping[str, Any]) -> None:
-    out, noise_out, x0 = inputs["out"], inputs["noise_out"], inputs["x0"]
+    out, x0 = inputs["out"], inputs["x0"]
     same = out is not None and out.data_ptr() == x0.data_ptr() and out.stride() == x0.stride() and out.dtype == x0.dtype
     pairs = [("out", "x0")] if not same else []
     pairs += [("out", "noise"), ("noise_out", "x0"), ("noise_out", "noise"), ("out", "noise_out")]
     for name, other in pairs:
         if inputs[name] is not None and inputs[other] is not None and overlap(inputs[name], inputs[other]):
             raise ValueError(f"{_OP}: {name} must not share memory with {other}, got overlapping tensors")
-    del noise_out
 
 
 def _cpp_reasons(**inputs: Any) -> list[str]:
@@ -110,6 +108,8 @@ def _cpp_reasons(**inputs: Any) -> list[str]:
             reasons.append(f"{name} is not contiguous")
     if x0.dim() > 8:
         reasons.append(f"x0 has {x0.dim()} dimensions, it takes at most 8")
+    if wants_gradient(*inputs.values()):
+        reasons.append("a gradient is wanted, it has none")
     return reasons
 
 
@@ -120,9 +120,10 @@ def _cpp(*, x0: Tensor, row: int | Tensor, out: Tensor | None, noise_out: Tensor
     return out
 
 
+extension.register_fake("add_noise_cpp")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )
 
@@ -191,11 +192,11 @@ def add_noise(
 
     Source: Ho et al. 2020, eq. 4; offset noise: Guttenberg 2023.
     """
+    check_tensor(_OP, "x0", x0)
     noise_out = torch.empty(x0.shape, dtype=_state_dtype(x0), device=x0.device) if return_noise else None
     inputs = {
         **{"x0": x0, "alpha": alpha, "sigma": sigma, "seeds": seeds, "row": row, "noise": noise},
         **{"offset": float(offset), "out": out, "noise_out": noise_out},
     }
-    _check(inputs)
-    result = dispatch.run(_OP, _BACKENDS, inputs)
+    result = dispatch.run(_OP, _BACKENDS, inputs, _check)
     return (result, noise_out) if noise_out is not None else result

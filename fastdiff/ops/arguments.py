@@ -52,3 +52,8 @@ def _first(t: Tensor) -> int:
 def _last(t: Tensor) -> int:
     reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
     return t.data_ptr() + (reach + 1) * t.element_size()
+
+
+def wants_gradient(*values: object) -> bool:
+    """Whether autograd would have to record a call with these arguments."""
+    return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)

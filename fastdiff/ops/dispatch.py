@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 BACKENDS = ("cuda", "triton", "cpp", "torch")
@@ -28,12 +29,14 @@ class Backend:
         run: the implementation; takes the op's inputs by keyword.
         reasons: why it cannot run these inputs, in words; empty when it can.
         missing: why it can run nothing at all here (not built, no device); empty when it can.
+        verifies: it refuses wrong inputs itself with a `RuntimeError`, before it writes anything.
     """
 
     name: str
     run: Callable[..., Any]
     reasons: Callable[..., list[str]]
     missing: str = ""
+    verifies: bool = False
 
 
 def _checked(name: str, place: str) -> str:
@@ -84,11 +87,33 @@ def _why_not(backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
     return [backend.missing] if backend.missing else backend.reasons(**inputs)
 
 
-def run(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) -> Any:
-    """Run the first backend that can, or raise a `ValueError` that says why none can."""
+def run(
+    op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any], check: Callable[[Mapping[str, Any]], None]
+) -> Any:
+    """Run the first backend that can, or raise a `ValueError` that says why none can.
+
+    Args:
+        op: name of the op.
+        backends: best first.
+        inputs: by keyword.
+        check: raises `TypeError` or `ValueError` in words for inputs that no backend may see. A backend that verifies
+            its inputs itself is called at once, and the check only explains what it refused.
+    """
     for backend in backends:
-        if (_forced is None or backend.name == _forced) and not _why_not(backend, inputs):
+        if _forced is not None and backend.name != _forced:
+            continue
+        if backend.verifies and not backend.missing and not torch.compiler.is_compiling():
+            try:
+                if not backend.reasons(**inputs):
+                    return backend.run(**inputs)
+            except (RuntimeError, TypeError, AttributeError):
+                check(inputs)
+                raise
+            continue
+        check(inputs)
+        if not _why_not(backend, inputs):
             return backend.run(**inputs)
+    check(inputs)
     raise ValueError(_refusal(op, backends, inputs))
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+
+import torch
+
+INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
 
 
 def _load() -> str:
@@ -17,5 +22,27 @@ def _load() -> str:
     return ""
 
 
+def instruction_set() -> str:
+    """The instruction set that the C++ kernels use here; ``FASTDIFF_CPU`` forces one.
+
+    Raises:
+        ValueError: the variable names an unknown set, or one that this processor does not run.
+    """
+    wanted, used = os.environ.get("FASTDIFF_CPU", ""), torch.ops.fastdiff.cpu_isa()
+    if wanted and wanted != used:
+        raise ValueError(
+            f"FASTDIFF_CPU: must be one of {', '.join(INSTRUCTION_SETS)} that this processor runs, got {wanted!r}"
+        )
+    return str(used)
+
+
+def register_fake(op: str) -> None:
+    """Tell torch.compile that a registered op writes into its arguments and returns nothing."""
+    if not MISSING:
+        torch.library.register_fake(f"fastdiff::{op}", lambda *args, **kwargs: None)
+
+
 #: Why the C++ backend is not available; empty when it is.
 MISSING = _load()
+if not MISSING:
+    instruction_set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,11 +37,27 @@ def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: A
     return reasons
 
 
+extension.register_fake("normal_cpp")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    seeds, shape, row, dtype = (inputs[name] for name in ("seeds", "shape", "row", "dtype"))
+    check_tensor(_OP, "seeds", seeds)
+    if seeds.dtype != torch.int64 or seeds.dim() != 1:
+        raise TypeError(f"{_OP}: seeds must be int64 (B,), got {described(seeds)}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{_OP}: dtype must be torch.float32 or torch.float64, got {dtype}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{_OP}: shape must not be negative, got {shape}")
+    if isinstance(row, Tensor):
+        check_exactly(_OP, "row", row, torch.int64, tuple(seeds.shape), seeds)
+    elif not 0 <= row < 2**32:
+        raise ValueError(f"{_OP}: row must be in [0, 2**32), got {row}")
 
 
 def normal(
@@ -65,16 +81,5 @@ def normal(
 
     Source: Salmon et al., SC 2011 (Philox4x32-10) and Box and Muller 1958.
     """
-    check_tensor(_OP, "seeds", seeds)
-    if seeds.dtype != torch.int64 or seeds.dim() != 1:
-        raise TypeError(f"{_OP}: seeds must be int64 (B,), got {described(seeds)}")
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{_OP}: dtype must be torch.float32 or torch.float64, got {dtype}")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"{_OP}: shape must not be negative, got {tuple(shape)}")
-    if isinstance(row, Tensor):
-        check_exactly(_OP, "row", row, torch.int64, tuple(seeds.shape), seeds)
-    elif not 0 <= row < 2**32:
-        raise ValueError(f"{_OP}: row must be in [0, 2**32), got {row}")
     inputs = {"seeds": seeds, "shape": tuple(shape), "row": row, "stream": int(stream), "dtype": dtype}
-    return dispatch.run(_OP, _BACKENDS, inputs)
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, extension, philox
-from .arguments import check_exactly, check_like, check_tensor, described, overlap
+from .arguments import check_exactly, check_like, check_tensor, described, overlap, wants_gradient
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
 
 Coefficient = float | Tensor
@@ -22,10 +22,10 @@ Coefficient = float | Tensor
 
 def host_row(table: Tensor, row: int | Tensor) -> list[float] | None:
     """The row's values where they can be read without waiting for a device or breaking a graph, else None."""
-    if torch.compiler.is_compiling() or table.device.type != "cpu":
+    if torch.compiler.is_compiling() or type(table) is not Tensor or table.device.type != "cpu":
         return None
     if isinstance(row, Tensor):
-        if row.device.type != "cpu":
+        if type(row) is not Tensor or row.device.type != "cpu":
             return None
         row = int(row.numpy()[0])
     return list(table.numpy()[row].tolist())
@@ -186,7 +186,7 @@ def _check_row(row: int | Tensor, table: Tensor) -> None:
     whole = isinstance(row, int) and not isinstance(row, bool)
     if not whole and not (isinstance(row, Tensor) and row.dtype == torch.int64 and tuple(row.shape) == (1,)):
         raise TypeError(f"{_OP}: row must be an int or an int64 tensor (1,), got {row!r}")
-    index = int(row.numpy()[0]) if isinstance(row, Tensor) and row.device.type == "cpu" else row
+    index = int(row.numpy()[0]) if type(row) is Tensor and row.device.type == "cpu" else row
     if not isinstance(index, Tensor) and not 0 <= index < table.shape[0]:
         raise ValueError(f"{_OP}: row must be in [0, {table.shape[0]}), got {index}")
 
@@ -245,19 +245,24 @@ def _cpp_reasons(**inputs: Any) -> list[str]:
             reasons.append(f"{name} is not contiguous")
     if x.dim() > 8:
         reasons.append(f"x has {x.dim()} dimensions, it takes at most 8")
+    if wants_gradient(*inputs.values()):
+        reasons.append("a gradient is wanted, it has none")
     return reasons
 
 
-def _cpp(*, out: Tensor | None, x0_out: Tensor | None, history: Tensor | None, row: int | Tensor, **inputs: Any) -> Tensor:
+def _cpp(
+    *, table: Tensor, row: int | Tensor, out: Tensor | None, x0_out: Tensor | None, history: Tensor | None, **inputs: Any
+) -> Tensor:
     out = torch.empty_like(inputs["x"]) if out is None else out
-    table, (counter, index) = inputs.pop("table"), (row, 0) if isinstance(row, Tensor) else (None, row)
-    torch.ops.fastdiff.solver_step_cpp(out, x0_out, history, table, counter, index, **inputs)
+    counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
+    torch.ops.fastdiff.solver_step_cpp.default(out, x0_out, history, table, counter, index, **inputs)
     return out
 
 
+extension.register_fake("solver_step_cpp")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )
 
@@ -317,5 +322,4 @@ def solver_step(
         **{"seeds": seeds, "noise": noise, "known": known, "mask": mask, "known_noise": known_noise},
         **{"per_sample": per_sample, "out": out, "x0_out": x0_out},
     }
-    _check(inputs)
-    return dispatch.run(_OP, _BACKENDS, inputs)
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)
