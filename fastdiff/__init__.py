@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .guidance import Guidance
     from .model import Model, load, save
     from .ops.dispatch import use_backend
-    from .sampling import sample, sample_batches
+    from .sampling.batches import sample_batches
+    from .sampling.sample import sample
     from .schedule import Schedule
     from .solvers import StepTable
 
