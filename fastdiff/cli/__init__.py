@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return _run(arguments)
+    except SystemExit as end:  # tyro has told what is wrong, or shown the help
+        return end.code if isinstance(end.code, int) else WRONG_INPUT
     except KeyboardInterrupt:
         print("fastdiff: interrupted", file=sys.stderr)
         return INTERRUPTED

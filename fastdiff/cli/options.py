@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 Options = TypeVar("Options")
 
@@ -26,7 +26,7 @@ def parse(options: type[Options], arguments: list[str], command: str) -> Options
     import tyro
 
     rest, file = _without_config(arguments)
-    default = None if file is None else _from_file(options, Path(file))
+    default = tyro.MISSING_NONPROP if file is None else _from_file(options, Path(file))
     return tyro.cli(options, prog=f"fastdiff {command}", args=rest, default=default)
 
 
@@ -49,12 +49,26 @@ def _from_file(options: type[Options], path: Path) -> Options:
     values = _read(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: the file must hold an object of options, got {type(values).__name__}")
-    fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    return _build(options, values, path)
+
+
+def _build(options: Any, values: dict[str, Any], path: Path) -> Any:
+    """An instance of a dataclass from values of its fields; what has no default and is not given stays required."""
+    import tyro
+
+    kinds = get_type_hints(options)
+    fields = {field.name: field for field in dataclasses.fields(options)}
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ValueError(f"{path}: options must be among {', '.join(fields)}, got {', '.join(unknown)}")
-    return options(**{name: _converted(value, str(fields[name].type)) for name, value in values.items()})
+    given = {name: _converted(value, kinds[name], path) for name, value in values.items()}
+    open_ = [name for name, field in fields.items() if name not in given and _required(field)]
+    return options(**given, **dict.fromkeys(open_, tyro.MISSING))
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _read(path: Path) -> Any:
@@ -72,8 +86,12 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path}: the file must be JSON, got: {error}") from None
 
 
-def _converted(value: Any, kind: str) -> Any:
-    """JSON has neither paths nor tuples: give a field what its annotation says."""
-    if value is not None and kind.startswith("Path"):
+def _converted(value: Any, kind: Any, path: Path) -> Any:
+    """JSON has neither paths, tuples nor dataclasses: give a field what its annotation says."""
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build(kind, value, path)
+    if Path in (kind, *get_args(kind)):
         return Path(value)
-    return tuple(value) if isinstance(value, list) and kind.startswith("tuple") else value
+    return tuple(value) if isinstance(value, list) else value

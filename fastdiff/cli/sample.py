@@ -108,10 +108,10 @@ def main(arguments: list[str]) -> int:
 
 def run(options: SampleOptions) -> dict[str, Any]:
     """Draw and write the images; returns what was done."""
-    import fastdiff
+    from fastdiff.model import load
 
     _check(options)
-    model = fastdiff.load(options.model)
+    model = load(options.model)
     cycle = None if options.labels is None else parse_labels(options.labels, model)
     wanted = _wanted(options, cycle)
     left = wanted.without(_existing(options.out, wanted.seeds)) if options.resume else wanted
@@ -171,13 +171,15 @@ def parse_labels(text: str, model: Model) -> list[int]:
     for part in (part.strip() for part in text.split(",")):
         if part.lower() in names:
             labels.append(names[part.lower()])
-        elif part.replace("-", "").isdigit():
+        elif part.replace("-", "").isascii() and part.replace("-", "").isdigit():
             labels += parse_seeds(part)
         else:
             known = ", ".join(model.class_names) or "none"
             raise ValueError(
                 f"sample: --labels must be numbers, ranges or class names ({known}), got {part!r}"
             )
+    if model.num_classes == 0:
+        raise ValueError(f"sample: --labels must be left out for a model without classes, got {text!r}")
     if max(labels) >= model.num_classes:
         raise ValueError(
             f"sample: --labels must be < {model.num_classes} (the model's classes), got {max(labels)}"
@@ -231,13 +233,13 @@ def _batches(
     options: SampleOptions, model: Model, wanted: Wanted, chain: _Chain | None
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of (seeds, images); the first goes through `chain` when the trajectory is wanted."""
-    import fastdiff
+    from fastdiff.sampling import sample, sample_batches
 
     more = _arguments(options)
     with _bar(options, len(wanted.seeds)) as bar:
         if chain is not None:
             first, wanted = wanted.part(slice(options.batch)), wanted.part(slice(options.batch, None))
-            states = fastdiff.sample(
+            states = sample(
                 model, options.steps, seeds=first.seeds, labels=first.labels, trajectory=True, **more
             )
             chain.keep(states)
@@ -245,7 +247,7 @@ def _batches(
             yield first.seeds, states[-1]
         if not wanted.seeds:
             return
-        for seeds, drawn in fastdiff.sample_batches(
+        for seeds, drawn in sample_batches(
             model, options.steps, seeds=wanted.seeds, labels=wanted.labels, batch_size=options.batch, **more
         ):
             bar.update(len(seeds))
@@ -261,12 +263,29 @@ def _arguments(options: SampleOptions) -> dict[str, Any]:
         "solver": options.solver,
         "spacing": options.spacing,
         "guidance": options.guidance,
-        "device": options.device,
+        "device": _device(options.device),
         "dtype": None if options.dtype == "float32" else getattr(torch, options.dtype),
         "batch_invariant": options.batch_invariant,
         "progress": _shows(options),
         **solver_options,
     }
+
+
+def _device(name: str | None) -> str | None:
+    """The device's name, when torch knows it and it is there."""
+    import torch
+
+    if name is None:
+        return None
+    try:
+        kind = torch.device(name).type
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"sample: --device must be a device that is there, got {name!r}: {reason}") from None
+    if kind == "meta":
+        raise ValueError("sample: --device must hold numbers, got 'meta'")
+    return name
 
 
 def _shows(options: SampleOptions) -> bool:

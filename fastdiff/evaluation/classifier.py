@@ -109,7 +109,8 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier().to(memory_format=torch.channels_last)
+        classifier = Classifier()
+    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=1e-2)
     updates = epochs * -(-len(images) // batch)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates, pct_start=0.2)

@@ -1,4 +1,4 @@
-"""The trained classifier on disk: `classifier.safetensors` and `classifier.json` with its checksum and how it was made."""
+"""The trained classifier on disk: its weights, and a JSON file with their checksum and how they were made."""
 
 from __future__ import annotations
 
