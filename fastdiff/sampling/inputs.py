@@ -74,10 +74,12 @@ def checked_labels(labels: Labels | None, num: int, num_classes: int | None) -> 
     if labels is None:
         return None
     given = torch.as_tensor(labels)
+    if given.numel() == 0:
+        raise ValueError(f"sample: labels must be 1 ... num = {num} of them, got 0")
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool or given.ndim > 1:
         raise TypeError(f"sample: labels must be integers (one, or a list), got {labels!r}")
     given = given.reshape(-1).to(torch.int64)
-    if not 1 <= len(given) <= num:
+    if len(given) > num:
         raise ValueError(f"sample: labels must be 1 ... num = {num} of them, got {len(given)}")
     if num_classes == 0:
         raise ValueError(
