@@ -142,7 +142,7 @@ class Plan:
             self.table,
             self._evaluator(part),
             noise,
-            part.cond.get("cond"),
+            self._image_condition(part),
             region,
             self.source.self_condition,
             **self.hooks,
@@ -150,7 +150,7 @@ class Plan:
         check_weights(self.source.net)
         with evaluating(self.source.net):
             result = run(task, self._initial(part, noise, len(seeds)))
-        return _finite(result, seeds, task.trajectory)
+        return self._finite(result, seeds)
 
     def _evaluator(self, part: Inputs) -> Evaluator:
         guided = any(map(self.table.second_branch, range(len(self.table))))
@@ -171,19 +171,30 @@ class Plan:
         state = drawn * self.table.init_noise
         if part.x_init is not None and part.mask is not None:
             state = state + alpha * part.mask * part.x_init
-        if self.table.init_cond != 0:
-            state = state + self.table.init_cond * part.cond["cond"]
-        return state
+        cond = self._image_condition(part) if self.table.init_cond != 0 else None
+        return state if cond is None else state + self.table.init_cond * cond
 
+    def _image_condition(self, part: Inputs) -> Tensor | None:
+        """The tensor that the rows call cond, when they use one."""
+        if not self.table.uses_cond:
+            return None
+        cond = part.cond.get("cond")
+        if cond is None or cond.shape[1:] != self.source.shape:
+            got = None if cond is None else tuple(cond.shape)
+            raise ValueError(
+                f"sample: cond must be (num, {self.source.shape}) for {self.table.solver}, got {got}"
+            )
+        return cond.to(self.place.state)
 
-def _finite(result: Tensor, seeds: Sequence[int], trajectory: bool) -> Tensor:
-    """The result, refused when it holds NaN: that is always a fault of network or schedule, never an image."""
-    if bool(torch.isfinite(result).all()):
-        return result
-    last = result[-1] if trajectory else result
-    bad = (~torch.isfinite(last.flatten(1)).all(1)).nonzero().flatten().tolist()
-    named = ", ".join(str(seeds[i]) for i in bad[:5])
-    raise ValueError(
-        f"sample: the result must be finite, got NaN or infinite values in {len(bad)} of {len(seeds)} samples "
-        f"(seeds {named}{' ...' if len(bad) > 5 else ''}); the network returned them, its weights are finite"
-    )
+    def _finite(self, result: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The result; NaN is a fault of weights, network or schedule, never an image."""
+        if bool(torch.isfinite(result).all()):
+            return result
+        check_weights(self.source.net, again=True)
+        last = result[-1] if self.hooks["trajectory"] else result
+        bad = (~torch.isfinite(last.flatten(1)).all(1)).nonzero().flatten().tolist()
+        named = ", ".join(str(seeds[i]) for i in bad[:5])
+        raise ValueError(
+            f"sample: the result must be finite, got NaN or infinite values in {len(bad)} of {len(seeds)} samples "
+            f"(seeds {named}{' ...' if len(bad) > 5 else ''}), from the network's output"
+        )

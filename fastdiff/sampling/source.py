@@ -156,21 +156,21 @@ def evaluating(net: Network) -> Iterator[None]:
 _FINITE: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
-def check_weights(net: Network) -> None:
-    """Refuse a module with NaN or infinite weights; looks again only when a weight has been written since.
+def check_weights(net: Network, *, again: bool = False) -> None:
+    """Refuse a module with NaN or infinite weights; looks anew only when a weight was written since, or `again`.
 
     Raises:
         ValueError: naming the first such weight.
     """
     if not isinstance(net, nn.Module):
         return
-    tensors = [*net.named_parameters(), *net.named_buffers()]
-    stamp = hash(tuple((id(p), p.data_ptr(), p._version) for _, p in tensors if p.device.type != "meta"))
-    if _FINITE.get(net) == stamp:
+    tensors = [(n, p) for n, p in (*net.named_parameters(), *net.named_buffers()) if p.is_floating_point()]
+    stamp = hash(tuple((id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for _, p in tensors))
+    if _FINITE.get(net) == stamp and not again:
         return
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            count = int((~torch.isfinite(tensor)).sum())
+        count = int((~torch.isfinite(tensor)).sum())
+        if count:
             raise ValueError(
                 f"sample: weights must be finite, got {count} NaN or infinite values in {name!r}"
             )

@@ -68,6 +68,11 @@ class StepTable:
         """How many times the network is called (a guided call of two branches counts once)."""
         return int(self["eval"].sum())
 
+    @property
+    def uses_cond(self) -> bool:
+        """Whether the initial state or a row reads the conditioning image."""
+        return self.init_cond != 0 or any(self[name].any() for name in ("u_c", "p_c", "d"))
+
     def second_branch(self, row: int) -> bool:
         """Whether a row reads the second tensor of the guidance pair."""
         return any(self[name][row] != 0 for name in ("g_u", "q_u", "p_u"))

@@ -19,13 +19,13 @@ from fastdiff.rng import Stream
 from fastdiff.sampling import sample, sample_batches
 from fastdiff.schedule import Schedule
 
-STEPS = 6
+STEPS = 4
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(1)
-    net = fnn.UNet(in_channels=3, channels=16, channel_mults=(1, 2), blocks=1, groups=4, num_classes=4)
+    net = fnn.UNet(in_channels=3, channels=8, channel_mults=(1, 2), blocks=1, groups=4, num_classes=4)
     for parameter in net.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)

@@ -169,6 +169,28 @@ def test_cond_reaches_the_network() -> None:
         sample(network, 3, cond=[1, 2], **options)
 
 
+def test_rows_read_the_condition() -> None:
+    """A table that pulls towards an image: x' = cond, whatever the network says."""
+    row = make_row(eval=1, t=49, u_x=1.0, d=1.0)
+    table = StepTable(row[None], "pull", init_cond=1.0)
+    cond = torch.full((2, 1, 2, 2), 0.4)
+    options = {"schedule": SCHEDULE, "prediction": "eps", "shape": (1, 2, 2), "num": 2, "solver": table}
+
+    def network(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return x
+
+    states = sample(network, 1, cond=cond, trajectory=True, **options)
+    assert torch.equal(states[1], cond)
+    plain = sample(
+        network, 1, cond=cond, trajectory=True, **{**options, "solver": StepTable(row[None], "pull")}
+    )
+    torch.testing.assert_close(states[0], plain[0] + 0.4)
+    with pytest.raises(ValueError, match="cond must be .* for pull, got None"):
+        sample(lambda x, t: x, 1, **options)
+    with pytest.raises(ValueError, match=r"cond must be .* for pull, got \(2, 3\)"):
+        sample(network, 1, cond=torch.zeros(2, 3), **options)
+
+
 def test_start_from_an_image() -> None:
     """A late start keeps the image, an early one forgets it."""
     image = torch.full((1, 8, 8), 0.9)
@@ -280,6 +302,14 @@ def test_bad_weights_are_named(bad: float) -> None:
     with torch.no_grad():
         source.net.mid1.get_parameter(next(n for n, _ in source.net.mid1.named_parameters()))[0] = bad
     with pytest.raises(ValueError, match="weights must be finite, got .* in 'mid1"):
+        sample(source, 2, num=1)
+
+
+def test_bad_weights_are_named_even_when_written_unseen() -> None:
+    source = model()
+    sample(source, 2, num=1)
+    source.net.out_conv.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="weights must be finite, got .* in 'out_conv.weight'"):
         sample(source, 2, num=1)
 
 
