@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from typing import Any
 
 import torch
@@ -125,14 +126,17 @@ class Trainer:
             loss = self.processes.mean(float(self._sum) / self._count)
             self._sum.zero_()
             self._count = 0
-            if not loss < float("inf"):
-                raise FloatingPointError(f"train: loss must be finite, got {loss} at step {self.done}")
+            self._check_finite(loss)
             if log is not None:
                 log.step(
                     self.done, loss, {"lr": learning_rate(self.config, self.done), "grad_norm": float(norm)}
                 )
         if log is not None and self.config.sample_every and self.done % self.config.sample_every == 0:
             write_preview(self.averaged_model(), self.config.folder / "samples" / f"step-{self.done:08d}.png")
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"train: loss must be finite, got {loss} by step {self.done}")
 
     def _maybe_stop(self, signum: int) -> None:
         if signum:
@@ -142,7 +146,8 @@ class Trainer:
     # -- state --------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> None:
-        """Write a checkpoint of all that the next step depends on."""
+        """Write a checkpoint of all that the next step depends on; never one of a run that has diverged."""
+        self._check_finite(float(self._sum))
         if self.processes.first:
             tensors = {f"model/{n}": t for n, t in self.net.state_dict().items()}
             tensors |= {f"ema/{n}": t for n, t in self.ema.net.state_dict().items()}

@@ -167,7 +167,11 @@ def test_a_signal_leaves_a_resumable_checkpoint(
     assert_same_bits(state_of(config), state_of(unbroken))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(shapes: Dataset, config: TrainConfig) -> None:
+@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(4, 4), (2, 100), (100, 2)])
+def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(
+    shapes: Dataset, config: TrainConfig, log_every: int, checkpoint_every: int
+) -> None:
+    config = dataclasses.replace(config, log_every=log_every, checkpoint_every=checkpoint_every)
     trainer = Trainer(config, shapes, join("cpu"))
     with torch.no_grad():
         trainer.net.stem.weight[0, 0, 0, 0] = float("nan")

@@ -1,4 +1,4 @@
-"""A training process for the tests that kill one: `python worker.py OUT STEPS CHECKPOINT_EVERY`."""
+"""A training process for the tests that kill one: `python worker.py OUT STEPS CHECKPOINT_EVERY DROPOUT`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def data() -> Dataset:
     return Dataset(images.to(torch.uint8), torch.arange(50) % 3, ("a", "b", "c"), "noise")
 
 
-def config(out: str, steps: int, checkpoint_every: int) -> TrainConfig:
+def config(out: str, steps: int, checkpoint_every: int, dropout: float) -> TrainConfig:
     network = NetworkConfig(
-        channels=8, channel_mults=(1, 2), blocks=1, heads=2, groups=4, norm="rms", dropout=0.1, self_condition=True
+        channels=8, channel_mults=(1, 2), blocks=1, heads=2, groups=4, norm="rms", dropout=dropout, self_condition=True
     )
     return TrainConfig(
         data="noise",
@@ -42,4 +42,4 @@ def config(out: str, steps: int, checkpoint_every: int) -> TrainConfig:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(config(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])), data())
+    train(config(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])), data())
