@@ -28,7 +28,7 @@ void add_noise(Tensor out, OptionalTensor noise_out, Tensor x0, Tensor alpha, Te
   args.offset = static_cast<float>(offset);
   args.out = dense_like(out, x0, "out");
   args.noise_out = dense_like(noise_out, x0, "noise_out");
-  STD_TORCH_CHECK(args.seeds || (args.noise && args.offset == 0.0f), "add_noise: seeds must be given, or the noise");
+  STD_TORCH_CHECK(seeds.has_value() || (noise.has_value() && offset == 0.0), "add_noise: seeds must be given, or the noise");
   for_tiles(args.samples, [&args](int64_t begin, int64_t end) { cpu_kernels().add_noise(args, begin, end); });
 }
 

@@ -98,6 +98,7 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
   args.history = history_of(history, x);
   args.x0_out = dense_like(x0_out, x, "x0_out");
   args.out = dense_like(out, x, "out");
+  if (x.numel() == 0) return;
   check_needs(args, slots);
   for_tiles(samples, [&args](int64_t begin, int64_t end) { cpu_kernels().solver_step(args, begin, end); });
 }

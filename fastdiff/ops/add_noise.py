@@ -99,8 +99,9 @@ def _check_aliases(inputs: Mapping[str, Any]) -> None:
 
 def _cpp_reasons(**inputs: Any) -> list[str]:
     x0, reasons = inputs["x0"], []
-    if x0.device.type != "cpu":
-        return [f"x0 is on {x0.device}, it runs on the CPU"]
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and not value.is_cpu:
+            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
     if x0.dtype == torch.float64:
         reasons.append("x0 is torch.float64, it computes in float32")
     for name in ("alpha", "sigma", "seeds", "row", "out", "noise_out"):

@@ -237,12 +237,13 @@ def _check_needs(values: list[float], inputs: Mapping[str, Any]) -> None:
 
 def _cpp_reasons(**inputs: Any) -> list[str]:
     x = inputs["x"]
-    if x.device.type != "cpu":
-        return [f"x is on {x.device}, it runs on the CPU"]
     reasons = [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
     for name in ("x", "history", "out", "x0_out", "table", "seeds", "per_sample"):
         if inputs[name] is not None and not inputs[name].is_contiguous():
             reasons.append(f"{name} is not contiguous")
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and not value.is_cpu:
+            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
     if x.dim() > 8:
         reasons.append(f"x has {x.dim()} dimensions, it takes at most 8")
     if wants_gradient(*inputs.values()):

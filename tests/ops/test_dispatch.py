@@ -1,0 +1,59 @@
+"""Choosing a backend, by force and by the environment."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastdiff.ops import dispatch, use_backend
+
+
+def test_forcing_is_undone_even_after_an_error():
+    before = dispatch.forced_backend()
+    with pytest.raises(RuntimeError), use_backend("torch"):
+        assert dispatch.forced_backend() == "torch"
+        raise RuntimeError
+    assert dispatch.forced_backend() == before
+
+
+def test_unknown_backend_lists_the_known():
+    with pytest.raises(ValueError, match="use_backend: backend must be one of cuda, triton, cpp, torch, got 'cublas'"):
+        with use_backend("cublas"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FASTDIFF_BACKEND", "gpu", "FASTDIFF_BACKEND: backend must be one of"),
+        ("FASTDIFF_CPU", "sse9", "FASTDIFF_CPU: must be one of avx512, avx2, baseline"),
+    ],
+)
+def test_wrong_environment_is_refused(name, value, message):
+    from fastdiff.ops import extension
+
+    if name == "FASTDIFF_CPU" and extension.MISSING:
+        pytest.skip(f"the C++ backend is not here: {extension.MISSING}")
+    run = subprocess.run([sys.executable, "-c", "import fastdiff.ops"], env=os.environ | {name: value}, capture_output=True, text=True)
+    assert run.returncode != 0 and message in run.stderr
+
+
+def test_every_op_ends_with_the_reference():
+    for op, backends in dispatch.registered().items():
+        assert backends[-1].name == "torch" and not backends[-1].missing, op
+
+
+@pytest.mark.parametrize("isa", ["avx2", "baseline"])
+def test_other_instruction_sets_compute_the_same(isa):
+    """The op tests again, in a process that uses the kernels of another instruction set."""
+    from fastdiff.ops import extension
+
+    if extension.MISSING:
+        pytest.skip(f"the C++ backend is not here: {extension.MISSING}")
+    if isa == "avx2" and extension.instruction_set() == "baseline":
+        pytest.skip("this processor has no AVX2")
+    tests = [str(path) for path in sorted(__import__("pathlib").Path(__file__).parent.glob("test_*.py")) if "dispatch" not in path.name]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "exact or hand or layout or named", *tests]
+    run = subprocess.run(command, env=os.environ | {"FASTDIFF_CPU": isa}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:]
