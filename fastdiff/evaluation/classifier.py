@@ -106,13 +106,15 @@ def train_classifier(
     """
     check_images(images, "train_classifier")
     _check_labels(labels, len(images))
+    if epochs < 1 or batch < 2:
+        raise ValueError(f"train_classifier: epochs must be >= 1 and batch >= 2, got {epochs} and {batch}")
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = Classifier()
     classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=1e-2)
-    updates = epochs * -(-len(images) // batch)
+    updates = max(10, epochs * -(-len(images) // batch))  # fewer have no room for a rise and a fall
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=updates, pct_start=0.2)
     classifier.train()
     for epoch in range(epochs):
