@@ -122,8 +122,15 @@ def _plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod").removeprefix("module.")
 
 
+def _bare(net: nn.Module) -> nn.Module:
+    """The network inside the wrappers of `torch.compile` and of data-parallel training."""
+    for name in ("_orig_mod", "module"):
+        net = getattr(net, name, net)
+    return net
+
+
 def _describe(model: Model, raw: bytes, dtype: str) -> dict[str, Any]:
-    net = getattr(model.net, "_orig_mod", model.net)
+    net = _bare(model.net)
     name = type(net).__name__
     if name not in NETWORKS or not hasattr(net, "config"):
         raise ValueError(f"save: model.net must be one of {', '.join(NETWORKS)}, got {name}")

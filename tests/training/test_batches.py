@@ -85,7 +85,10 @@ def test_label_dropout_rate(shapes: Dataset, config: TrainConfig) -> None:
     batches = made(shapes, config, label_dropout=0.25)
     labels = torch.cat([batches(k).labels for k in range(250)])  # type: ignore[misc]
     assert abs(float((labels == 2).float().mean()) - 0.25) < 5 * (0.25 * 0.75 / 2000) ** 0.5
-    assert set(torch.cat([made(shapes, config, label_dropout=0.0)(k).labels for k in range(9)]).tolist()) == {0, 1}
+    assert set(torch.cat([made(shapes, config, label_dropout=0.0)(k).labels for k in range(9)]).tolist()) == {
+        0,
+        1,
+    }
 
 
 def test_flip_mirrors_half(shapes: Dataset, config: TrainConfig) -> None:
@@ -108,7 +111,9 @@ def test_images_are_scaled_to_plus_minus_one(shapes: Dataset, config: TrainConfi
 
 def test_self_conditioning_coin_is_the_same_on_all_ranks(shapes: Dataset, config: TrainConfig) -> None:
     network = dataclasses.replace(config.network, self_condition=True)
-    coins = [[made(shapes, config, r, 2, network=network)(k).self_condition for k in range(200)] for r in (0, 1)]
+    coins = [
+        [made(shapes, config, r, 2, network=network)(k).self_condition for k in range(200)] for r in (0, 1)
+    ]
     assert coins[0] == coins[1]
     assert 65 < sum(coins[0]) < 135
     assert not made(shapes, config)(0).self_condition

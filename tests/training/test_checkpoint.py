@@ -23,7 +23,9 @@ TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
 def written(folder: Path, *steps: int, keep: int = 2) -> Path:
     for step in steps:
-        path = write_checkpoint(folder, step, {"a": TENSORS["a"] + step, "b": TENSORS["b"]}, {"note": step}, keep)
+        path = write_checkpoint(
+            folder, step, {"a": TENSORS["a"] + step, "b": TENSORS["b"]}, {"note": step}, keep
+        )
     return path
 
 
@@ -98,7 +100,9 @@ def test_when_all_are_damaged_it_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["_write_synced", "_sync_folder"])
-def test_a_failed_write_leaves_nothing_under_a_final_name(tmp_path: Path, monkeypatch: Any, name: str) -> None:
+def test_a_failed_write_leaves_nothing_under_a_final_name(
+    tmp_path: Path, monkeypatch: Any, name: str
+) -> None:
     written(tmp_path, 1)
 
     def fail(*_: object) -> None:

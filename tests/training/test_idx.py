@@ -91,7 +91,9 @@ def test_size_smaller_than_the_images_is_refused(tmp_path: Path) -> None:
         read_dataset(folder_of(tmp_path, np.zeros(3, np.uint8)), size=4)
 
 
-@pytest.mark.skipif(not NAMED["fashion-mnist"][0][0].is_dir(), reason="the package dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not NAMED["fashion-mnist"][0][0].is_dir(), reason="the package dataset-fashion-mnist is not installed"
+)
 def test_the_real_files() -> None:
     train, test = (read_dataset("fashion-mnist", split=s, size=32) for s in ("train", "test"))
     assert train.images.shape == (60_000, 1, 32, 32)

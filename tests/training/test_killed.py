@@ -21,9 +21,13 @@ WORKER = Path(__file__).with_name("worker.py")
 STEPS = 150
 
 
-def start(out: Path, steps: int = STEPS, every: int = 3, dropout: float = 0.1, **env: str) -> subprocess.Popen[bytes]:
+def start(
+    out: Path, steps: int = STEPS, every: int = 3, dropout: float = 0.1, **env: str
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(WORKER), str(out), str(steps), str(every), str(dropout)]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, stderr=subprocess.PIPE
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -100,7 +104,9 @@ def ranks(out: Path, steps: int, world: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [start(out, steps, dropout=0.0, **group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
+    started = [
+        start(out, steps, dropout=0.0, **group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)
+    ]
     for process in started:
         finish(process)
 

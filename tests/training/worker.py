@@ -19,7 +19,14 @@ def data() -> Dataset:
 
 def config(out: str, steps: int, checkpoint_every: int, dropout: float) -> TrainConfig:
     network = NetworkConfig(
-        channels=8, channel_mults=(1, 2), blocks=1, heads=2, groups=4, norm="rms", dropout=dropout, self_condition=True
+        channels=8,
+        channel_mults=(1, 2),
+        blocks=1,
+        heads=2,
+        groups=4,
+        norm="rms",
+        dropout=dropout,
+        self_condition=True,
     )
     return TrainConfig(
         data="noise",
