@@ -104,7 +104,9 @@ class Schedule:
     def _of_betas(cls, values: Floats, place: str, **config: Any) -> Schedule:
         if not (np.all(values > 0) and np.all(values <= 1)):
             raise ValueError(f"{place}: betas must lie in (0, 1], got {values.min():g} to {values.max():g}")
-        return cls._of_alphas_cumprod(np.cumprod(1.0 - values, dtype=np.float64), {"name": place, **config}, place)
+        return cls._of_alphas_cumprod(
+            np.cumprod(1.0 - values, dtype=np.float64), {"name": place, **config}, place
+        )
 
     @classmethod
     def _of_alphas_cumprod(cls, values: Floats, config: dict[str, Any], place: str) -> Schedule:
@@ -216,6 +218,28 @@ class Schedule:
     def sigma(self, t: ArrayLike) -> Floats:
         """Noise coefficient at times `t` of any shape; 0 at t = -1."""
         return np.where(self._times(t) == CLEAN, 0.0, self._scale(self.log_snr(t), -1.0))
+
+    def split(self, log_snr: ArrayLike) -> tuple[Floats, Floats]:
+        """(alpha, sigma) of this kind of schedule at log-SNR values of any shape."""
+        values = np.asarray(log_snr, dtype=np.float64)
+        return self._scale(values, 1.0), self._scale(values, -1.0)
+
+    def time_at(self, log_snr: ArrayLike) -> Floats:
+        """The inverse of `log_snr`: times of any shape; a value beyond the schedule's gets its nearest end."""
+        values = np.asarray(log_snr, dtype=np.float64)
+        if self.discrete:
+            times = np.arange(self.T, dtype=np.float64)
+            knots = self.log_snr(times)
+            finite = np.isfinite(knots)
+            return np.where(
+                values == -np.inf, self.t_max, np.interp(values, knots[finite][::-1], times[finite][::-1])
+            )
+        low, high = np.full_like(values, self.t_min), np.full_like(values, self.t_max)
+        for _ in range(80):
+            middle = (low + high) / 2
+            noisier = self.log_snr(middle) < values
+            low, high = np.where(noisier, low, middle), np.where(noisier, middle, high)
+        return (low + high) / 2
 
     def _scale(self, log_snr: Floats, sign: float) -> Floats:
         """alpha (sign 1) or sigma (sign -1) of this kind at a log-SNR."""

@@ -85,6 +85,27 @@ def test_kinds(kind: str) -> None:
 @pytest.mark.parametrize(
     "schedule",
     [
+        Schedule.cosine(50),
+        Schedule.scaled_linear(50).rescale_zero_terminal_snr(),
+        Schedule.from_log_snr(lambda t: 9 - 18 * t),
+    ],
+    ids=repr,
+)
+def test_time_at_inverts_log_snr(schedule: Schedule) -> None:
+    times = np.linspace(schedule.t_min, schedule.t_max - 2 * (schedule.t_max > 1), 23)
+    np.testing.assert_allclose(schedule.time_at(schedule.log_snr(times)), times, atol=1e-9)
+    assert schedule.time_at(1e3) == pytest.approx(schedule.t_min, abs=1e-12)
+    if not schedule.discrete or np.isfinite(schedule.log_snr(schedule.t_max)):
+        assert schedule.time_at(-1e3) == pytest.approx(schedule.t_max, abs=1e-12)
+    assert schedule.time_at(-np.inf) == pytest.approx(schedule.t_max, abs=1e-12)
+    alpha, sigma = schedule.split(schedule.log_snr(times))
+    np.testing.assert_array_equal(alpha, schedule.alpha(times))
+    np.testing.assert_array_equal(sigma, schedule.sigma(times))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
         Schedule.linear(30),
         Schedule.scaled_linear(30),
         Schedule.cosine(30, s=0.01),

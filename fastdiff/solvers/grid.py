@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastdiff.ops.row import make_row
+from fastdiff.ops.row import column, make_row
 from fastdiff.prediction import check_prediction, x0_coefficients
 from fastdiff.schedule import CLEAN, Schedule
 from fastdiff.solvers.spacing import timesteps_of
@@ -38,6 +38,16 @@ class Level:
     log_snr: float
 
     @property
+    def lam(self) -> float:
+        """log(alpha / sigma), half the log-SNR: the time of exponential integrators."""
+        return self.log_snr / 2
+
+    @property
+    def ratio(self) -> float:
+        """sigma / alpha: the noise level after division by alpha; inf where alpha is 0."""
+        return float(np.exp(-self.lam))
+
+    @property
     def clean(self) -> bool:
         """True for the end of every grid."""
         return self.sigma == 0.0
@@ -59,18 +69,16 @@ class Grid:
     """Levels of strictly falling noise, the last one clean, and how the network's output is read at them.
 
     Args:
+        schedule: Whose levels.
         levels: n + 1 levels, n >= 1.
         prediction: What the network returns.
         clip: Range that estimates of x0 are clamped to, or None.
-        discrete_time: The network is told integers.
-        kind: The schedule's kind; a "vp" run starts from unit noise, the others from sigma times it.
     """
 
+    schedule: Schedule
     levels: tuple[Level, ...]
     prediction: str
     clip: Clip
-    discrete_time: bool
-    kind: str
 
     def __len__(self) -> int:
         return len(self.levels) - 1
@@ -92,15 +100,21 @@ class Grid:
         base = {"eval": 1, "t": now.t, "u_x": u_x, "u_m": u_m, "lo": lo, "hi": hi, "noise_row": index}
         return make_row(**{**base, "i_y": then.alpha, "i_s": then.sigma, **columns})
 
+    def between(self, log_snr: float) -> Level:
+        """A level that is not in the list, as two-stage solvers visit; its time may lie between integers."""
+        alpha, sigma = self.schedule.split(log_snr)
+        return Level(float(self.schedule.time_at(log_snr)), float(alpha), float(sigma), log_snr)
+
     def table(self, solver: str, rows: Sequence[Row], *, history: int = 0) -> StepTable:
-        """The finished table."""
-        first = self.levels[0]
+        """The finished table; a "vp" run starts from unit noise, the other kinds from sigma times it."""
+        first, stacked = self.levels[0], np.stack(rows)
+        times = stacked[stacked[:, column("eval")] == 1, column("t")]
         return StepTable(
-            np.stack(rows),
+            stacked,
             solver=solver,
             history=history,
-            discrete_time=self.discrete_time,
-            init_noise=1.0 if self.kind == "vp" else first.sigma,
+            discrete_time=self.schedule.discrete and bool(np.all(times == np.floor(times))),
+            init_noise=1.0 if self.schedule.kind == "vp" else first.sigma,
             start=(first.alpha, first.sigma),
         )
 
@@ -132,8 +146,7 @@ def make_grid(
     levels = levels_at(schedule, (*times, CLEAN))
     if levels[-2].clean:
         raise ValueError(f"solver: sigma must be > 0 at the last timestep, got 0 at t = {times[-1]:g}")
-    whole = bool(np.all(times == np.floor(times)))
-    return Grid(levels, prediction, _checked_clip(clip), schedule.discrete and whole, schedule.kind)
+    return Grid(schedule, levels, prediction, _checked_clip(clip))
 
 
 def _checked_clip(clip: Clip) -> Clip:
