@@ -44,6 +44,28 @@ class Dataset:
     class_names: tuple[str, ...]
     source: str
 
+    def __post_init__(self) -> None:
+        """Check the parts against each other.
+
+        Raises:
+            ValueError: naming the source.
+        """
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != torch.uint8 or 0 in images.shape:
+            got = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(
+                f"Dataset: images of {self.source} must be (N, C, H, W) uint8, not empty, got {got}"
+            )
+        if labels is None:
+            return
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise ValueError(f"Dataset: labels of {self.source} must be ({len(images)},) int64, got {got}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(self.class_names):
+            known = len(self.class_names)
+            raise ValueError(f"Dataset: labels of {self.source} must lie in [0, {known}), got {low}...{high}")
+
     def __len__(self) -> int:
         return self.images.shape[0]
 
@@ -72,9 +94,7 @@ def read_dataset(source: str | Path, *, split: str = "train", size: int | None =
     if split not in ("train", "test"):
         raise ValueError(f"read_dataset: split must be 'train' or 'test', got {split!r}")
     images, labels, names = _read(str(source), split, size)
-    if labels is not None and labels.size and int(labels.min()) < 0:
-        raise ValueError(f"read_dataset: labels of {source} must be >= 0, got {int(labels.min())}")
-    names = _class_names(labels, names, source)
+    names = _class_names(labels, names)
     return Dataset(
         _padded(images, size, source), None if labels is None else _tensor(labels), names, str(source)
     )
@@ -128,15 +148,11 @@ def _read_folder(
     return image_folder.read_image_folder(folder, size)
 
 
-def _class_names(labels: NDArray | None, names: tuple[str, ...], source: str | Path) -> tuple[str, ...]:
+def _class_names(labels: NDArray | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the classes; their numbers, where the format has no names."""
     if labels is None:
         return ()
-    count = int(labels.max()) + 1 if labels.size else 0
-    if not names:
-        return tuple(str(i) for i in range(count))
-    if count > len(names):
-        raise ValueError(f"read_dataset: labels of {source} must be < {len(names)}, got {count - 1}")
-    return names
+    return names or tuple(str(i) for i in range(int(labels.max()) + 1 if labels.size else 0))
 
 
 def _padded(images: NDArray, size: int | None, source: str | Path) -> Tensor:

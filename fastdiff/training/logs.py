@@ -75,7 +75,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def _cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [line for line in read_log(path) if line["step"] <= step]
+    kept = [line for line in read_log(path) if line.get("step", 0) <= step]
     partial = path.with_name(f".partial-{path.name}")
     partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
     os.replace(partial, path)

@@ -14,7 +14,12 @@ from fastdiff.model import Model, save
 from fastdiff.nn import UNet
 from fastdiff.schedule import Schedule
 from fastdiff.training.batches import Batches
-from fastdiff.training.checkpoint import read_newest, remove_partial, write_checkpoint
+from fastdiff.training.checkpoint import (
+    list_checkpoints,
+    read_newest,
+    remove_partial,
+    write_checkpoint,
+)
 from fastdiff.training.config import TrainConfig, check_same_run
 from fastdiff.training.datasets import Dataset, read_dataset
 from fastdiff.training.ema import EMA
@@ -169,13 +174,16 @@ class Trainer:
         """Continue from the newest checkpoint when `resume` is set; else refuse to overwrite a run."""
         if self.processes.first:
             remove_partial(self.checkpoints)
+        if not self.config.resume:
+            if list_checkpoints(self.checkpoints):
+                out = self.config.out
+                raise ValueError(
+                    f"train: out must be a new folder unless resume is set, got {out} with a run in it"
+                )
+            return
         found = read_newest(self.checkpoints)
         if found is None:
             return
-        if not self.config.resume:
-            raise ValueError(
-                f"train: out must be a new folder unless resume is set, got {self.config.out} with a run"
-            )
         tensors, meta = found
         check_same_run(meta["config"], self.config)
         if meta["data"] != data_facts(self.data):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
-from fastdiff.training import read_dataset
+from fastdiff.training import Dataset, read_dataset
 
 GREY = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
 COLOUR = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
@@ -71,7 +72,10 @@ def test_array_files(tmp_path: Path, array: np.ndarray, shape: tuple[int, ...], 
         ({"images": GREY * np.nan}, r"must be uint8, or floats in \[0, 1\]"),
         ({"images": GREY, "labels": np.arange(3)}, r"labels of .* must be 2 integers, got int64 \(3,\)"),
         ({"images": GREY, "labels": np.array([0.5, 1])}, "must be 2 integers, got float64"),
-        ({"images": GREY, "labels": np.array([-1, 1])}, "must be >= 0, got -1"),
+        (
+            {"images": GREY, "labels": np.array([-1, 1])},
+            r"labels of .*bad.npz must lie in \[0, 2\), got -1...1",
+        ),
         ({"images": np.array([None, 1], object)}, "must be an .npz file of plain arrays"),
     ],
 )
@@ -89,6 +93,29 @@ def test_damaged_array_files(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(b"not an archive at all")
     with pytest.raises(ValueError, match=f"bad{suffix} must be an? .?{suffix[1:]} file"):
         read_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "names", "message"),
+    [
+        (torch.zeros(2, 1, 4, 4), None, (), r"must be \(N, C, H, W\) uint8, not empty, got torch.float32"),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), None, (), r"got torch.uint8 \(2, 4, 4\)"),
+        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, (), "not empty"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0]), ("a",), r"must be \(2,\) int64"),
+        (
+            torch.zeros(2, 1, 4, 4, dtype=torch.uint8),
+            torch.tensor([0.0, 1]),
+            ("a",),
+            "int64, got torch.float32",
+        ),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1]), ("a",), r"\[0, 1\), got 0...1"),
+    ],
+)
+def test_datasets_check_themselves(
+    images: torch.Tensor, labels: Any, names: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dataset(images, labels, names, "test")
 
 
 def picture(path: Path, mode: str, size: tuple[int, int], value: int) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastdiff.training.datasets import NAMED, read_dataset
 from fastdiff.training.idx import find_idx_pair, read_idx
@@ -49,6 +51,24 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, raw: bytes, message: st
     with pytest.raises(ValueError, match=message) as caught:
         read_idx(path, 3)
     assert str(path) in str(caught.value)
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_other_bytes_are_read_whole_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    raw = bytearray(idx_bytes(IMAGES))
+    for _ in range(data.draw(st.integers(0, 3))):
+        raw[data.draw(st.integers(0, 19))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.sampled_from([len(raw), 3, 15, 40]))
+    path = written(tmp_path_factory.getbasetemp() / "fuzzed", bytes(raw[:cut]))
+    try:
+        array = read_idx(path, 3)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert array.size == cut - 16 == IMAGES.size
 
 
 def test_truncated_gzip_is_refused(tmp_path: Path) -> None:
