@@ -45,7 +45,7 @@ class EvalOptions:
     """Folder of the classifier; by default the shipped one."""
     train_classifier: Path | None = None
     """Instead of judging a model: train a classifier and write it to this folder."""
-    epochs: int = 14
+    epochs: int = 8
     """Passes over the training images when training a classifier."""
     json: bool = False
     """Print the report as JSON instead of a table."""

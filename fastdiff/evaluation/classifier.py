@@ -84,7 +84,7 @@ def train_classifier(
     images: Tensor,
     labels: Tensor,
     *,
-    epochs: int = 10,
+    epochs: int = 8,
     batch: int = 128,
     rate: float = 4e-3,
     seed: int = 0,

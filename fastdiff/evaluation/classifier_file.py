@@ -27,7 +27,7 @@ def real_images(data: str | Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def make_classifier(
-    data: str | Path, folder: Path, *, epochs: int = 10, seed: int = 0, progress: Progress | None = None
+    data: str | Path, folder: Path, *, epochs: int = 8, seed: int = 0, progress: Progress | None = None
 ) -> float:
     """Train a classifier on the real training images, write it to `folder`, return its accuracy on the test images."""
     images, labels = real_images(data, "train")

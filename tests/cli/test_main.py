@@ -86,7 +86,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fastdiff.cli", *arguments]
+    command = [sys.executable, "-m", "fastdiff", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
