@@ -79,6 +79,7 @@ class Trainer:
         self.precision = Precision(config.amp, processes.device)
         self.loss = DenoisingLoss(self.schedule, config, processes.device)
         self.checkpoints = config.folder / "checkpoints"
+        self.facts = data_facts(data)
         self.done = 0
         self._restore()
         self.parallel = processes.wrap(self.net)
@@ -89,7 +90,9 @@ class Trainer:
     def run(self) -> Model:
         """Do the steps that are left and return the model."""
         log = RunLog(self.config, self.done) if self.processes.first else None
-        with StopRequest() as stop, torch.random.fork_rng(), contextlib.closing(log) if log else NOTHING:
+        devices = [self.processes.device] if self.processes.device.type == "cuda" else []
+        aside = torch.random.fork_rng(devices=devices)
+        with StopRequest() as stop, aside, contextlib.closing(log) if log else NOTHING:
             while self.done < self.config.steps:
                 norm = self._step()
                 self._report(log, norm)
@@ -163,7 +166,7 @@ class Trainer:
     def _facts(self) -> dict[str, Any]:
         return {
             "config": self.config.to_dict(),
-            "data": data_facts(self.data),
+            "data": self.facts,
             "ema_updates": self.ema.updates,
             "scaler": self.precision.state(),
             "class_names": list(self.data.class_names),
@@ -186,7 +189,7 @@ class Trainer:
             return
         tensors, meta = found
         check_same_run(meta["config"], self.config)
-        if meta["data"] != data_facts(self.data):
+        if meta["data"] != self.facts:
             raise ValueError(f"train: data must be the images the run in {self.config.out} was started with")
         self.net.load_state_dict(part_of(tensors, "model/"))
         self.ema.net.load_state_dict(part_of(tensors, "ema/"))
