@@ -12,7 +12,7 @@ static void add_offsets(const AddNoiseArgs& args, const Tile& tile, const NoiseK
   for (int i = 0; i < tile.count;) {
     const int64_t channel = (tile.begin + i) / args.channel, end = (channel + 1) * args.channel - tile.begin;
     if (first < 0 || channel >= first + kTile) {
-      first = channel & ~int64_t{3};
+      first = channel / kTile * kTile;
       normal_tile(key, first, kTile, shifts);
     }
     const float shift = args.offset * shifts[channel - first];

@@ -14,40 +14,50 @@ struct NoiseKey {
   uint32_t stream;
 };
 
+constexpr int kRounds = 10;
+constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+
 // Words of as many counters as there are 64-bit lanes, one word in the low half of each lane.
 struct Counters {
   Longs c0, c1, c2, c3;
 };
 
-static inline void philox_round(Counters& c, Longs k0, Longs k1) {
-  const Longs p0 = multiply_low_halves(c.c0, 0xD2511F53u), p1 = multiply_low_halves(c.c2, 0xCD9E8D57u);
-  c = {exclusive_or(p1 >> 32, c.c1, k0), p1, exclusive_or(p0 >> 32, c.c3, k1), p0};
-}
-
-constexpr int kRounds = 10;
-
-// The keys of all rounds, in every lane.
-struct RoundKeys {
+// What the counters of one tile share. The second and third word of a counter are the same everywhere, the fourth
+// changes only after 2**34 elements; so half of the first round and a quarter of the second are done once.
+struct TileKeys {
   Longs k0[kRounds], k1[kRounds];
+  Longs first_k1;             // round 1: fourth word and key
+  Longs second_0, second_c1;  // round 2: high word of the first product and key; second word
+  Longs second_c3;            // round 2: low word of the first product
 
-  explicit RoundKeys(uint64_t seed) {
-    uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
+  TileKeys(const NoiseKey& key, uint64_t block) {
+    uint32_t low = static_cast<uint32_t>(key.seed), high = static_cast<uint32_t>(key.seed >> 32);
     for (int round = 0; round < kRounds; ++round) {
       k0[round] = broadcast_long(low);
       k1[round] = broadcast_long(high);
       low += 0x9E3779B9u;
       high += 0xBB67AE85u;
     }
+    const uint64_t product1 = static_cast<uint64_t>(key.stream) * kMultiplier1;
+    const uint32_t c0 = static_cast<uint32_t>(product1 >> 32) ^ key.row ^ static_cast<uint32_t>(key.seed);
+    const uint64_t product0 = static_cast<uint64_t>(c0) * kMultiplier0;
+    first_k1 = broadcast_long((block >> 32) ^ (key.seed >> 32));
+    second_0 = broadcast_long(static_cast<uint32_t>(product0 >> 32)) ^ k1[1];
+    second_c1 = broadcast_long(static_cast<uint32_t>(product1)) ^ k0[1];
+    second_c3 = broadcast_long(static_cast<uint32_t>(product0));
   }
 };
 
-// The even and the odd counters side by side: two chains of multiplications hide each other's latency.
-static inline void philox(Counters& even, Counters& odd, const RoundKeys& keys) {
-#pragma GCC unroll 10
-  for (int round = 0; round < kRounds; ++round) {
-    philox_round(even, keys.k0[round], keys.k1[round]);
-    philox_round(odd, keys.k0[round], keys.k1[round]);
+static inline Counters philox(Longs block, const TileKeys& keys) {
+  const Longs first = multiply_low_halves(block, kMultiplier0);
+  const Longs second = multiply_low_halves((first >> 32) ^ keys.first_k1, kMultiplier1);
+  Counters c{(second >> 32) ^ keys.second_c1, second, keys.second_0 ^ first, keys.second_c3};
+#pragma GCC unroll 8
+  for (int round = 2; round < kRounds; ++round) {
+    const Longs p0 = multiply_low_halves(c.c0, kMultiplier0), p1 = multiply_low_halves(c.c2, kMultiplier1);
+    c = {exclusive_or(p1 >> 32, c.c1, keys.k0[round]), p1, exclusive_or(p0 >> 32, c.c3, keys.k1[round]), p0};
   }
+  return c;
 }
 
 // -2 ln u for u = ((word >> 9) + 1/2) * 2**-23. The polynomial is fitted to -2 ln(1 + f) = -2 f + f*f*q(f) on
@@ -91,26 +101,33 @@ static inline void box_muller(Words w0, Words w1, Floats& first, Floats& second)
   second = radius * sin;
 }
 
-// Elements begin ... begin + count - 1 of one sample; begin is a multiple of 4. The buffer has room for kTile
-// elements and is written in whole vectors.
+// Elements begin ... begin + count - 1 of one sample; begin is a multiple of kTile. The buffer has room for kTile
+// elements and is written in whole vectors. First all words, then all numbers: both loops are chains of dependent
+// instructions, and short bodies let the processor work on several at once.
 static void normal_tile(const NoiseKey& key, int64_t begin, int count, float* buffer) {
+  alignas(64) Words words[kTile / kLanes];
   Longs lanes;
   for (int i = 0; i < kLanes / 2; ++i) lanes[i] = static_cast<uint64_t>(2 * i);
-  const Longs row = broadcast_long(key.row), stream = broadcast_long(key.stream);
-  const RoundKeys keys(key.seed);
-  for (int i = 0; i < count; i += 4 * kLanes) {
-    const Longs block = lanes + static_cast<uint64_t>(begin + i) / 4;
-    Counters even{block, row, stream, block >> 32}, odd{block + 1, row, stream, (block + 1) >> 32};
-    philox(even, odd, keys);
+  const TileKeys keys(key, static_cast<uint64_t>(begin) / 4);
+  const int vectors = (count + 4 * kLanes - 1) / (4 * kLanes) * 4;
+  for (int v = 0; v < vectors; v += 4) {
+    const Longs block = lanes + (static_cast<uint64_t>(begin) / 4 + static_cast<uint64_t>(v / 4 * kLanes));
+    const Counters even = philox(block, keys), odd = philox(block + 1, keys);
+    words[v] = zip_low_halves(even.c0, odd.c0);
+    words[v + 1] = zip_low_halves(even.c1, odd.c1);
+    words[v + 2] = zip_low_halves(even.c2, odd.c2);
+    words[v + 3] = zip_low_halves(even.c3, odd.c3);
+  }
+  for (int v = 0; v < vectors; v += 4) {
     Floats a, b, c, d;
-    box_muller(zip_low_halves(even.c0, odd.c0), zip_low_halves(even.c1, odd.c1), a, b);
-    box_muller(zip_low_halves(even.c2, odd.c2), zip_low_halves(even.c3, odd.c3), c, d);
+    box_muller(words[v], words[v + 1], a, b);
+    box_muller(words[v + 2], words[v + 3], c, d);
     const Floats ac_low = interleave_low(a, c), ac_high = interleave_high(a, c);
     const Floats bd_low = interleave_low(b, d), bd_high = interleave_high(b, d);
-    store(buffer + i, interleave_low(ac_low, bd_low));
-    store(buffer + i + kLanes, interleave_high(ac_low, bd_low));
-    store(buffer + i + 2 * kLanes, interleave_low(ac_high, bd_high));
-    store(buffer + i + 3 * kLanes, interleave_high(ac_high, bd_high));
+    store(buffer + v * kLanes, interleave_low(ac_low, bd_low));
+    store(buffer + (v + 1) * kLanes, interleave_high(ac_low, bd_low));
+    store(buffer + (v + 2) * kLanes, interleave_low(ac_high, bd_high));
+    store(buffer + (v + 3) * kLanes, interleave_high(ac_high, bd_high));
   }
 }
 

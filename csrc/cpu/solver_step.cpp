@@ -74,6 +74,11 @@ enum Use : unsigned {
   want_x0 = 1u << 22,
 };
 
+// The rows of most solvers: x0 from x and the network, clamped or not, a history or noise or neither.
+constexpr unsigned kUsual = use_m | use_u_x | use_u_m | use_b | use_a;
+constexpr unsigned kUsualMay = kUsual | use_clamp | use_noise | use_history | use_history << 1 | push_x0;
+constexpr unsigned kAll = ~0u;
+
 static unsigned uses_of(const TileStep& step) {
   const Coefficients& c = step.c;
   unsigned uses = 0;
@@ -112,15 +117,17 @@ static inline Floats epsilon(const Coefficients& c, Floats state, Floats x0, Flo
   return eps;
 }
 
-static void run(const TileStep& step) {
+// Bits of `certain` are known to be set and bits outside of `possible` to be clear, so that their tests vanish.
+template <unsigned certain, unsigned possible>
+static void run(const TileStep& step, unsigned given) {
   const Coefficients c = step.c;
-  const unsigned uses = uses_of(step);
   const Floats lo = broadcast(c.lo), hi = broadcast(c.hi);
   const float *x = step.x, *m = step.m, *m_u = step.m_u, *cond = step.cond;
   const Term noise = step.noise, past0 = step.history[0], past1 = step.history[1], past2 = step.history[2];
   const Pushes push = step.push;
   float* out = step.out;
   for_vectors(step.count, [=](int i, auto access) __attribute__((always_inline)) {
+    const unsigned uses = (given & possible) | certain;
     Floats state = access.load_from(x + i), guided{}, extra{}, image{};
     if (uses & use_gain) state = c.gain == 0.0f ? Floats{} : c.gain * state;
     if (uses & use_m_u) extra = access.load_from(m_u + i);
@@ -233,16 +240,22 @@ static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buf
     if (what != k_push_none) targets.add(what, slot(k_push_0_slot + 2 * k));
   }
   if (args.x0_out) targets.push.x0_out = args.x0_out + at;
-  run({c,
-       args.x + at,
-       c.uses_m() && c.g_c != 0 ? read_tile(args.m, tile, buffers.m) : nullptr,
-       pair ? read_tile(args.m_u, tile, buffers.m_u) : nullptr,
-       c.u_c != 0 || c.p_c != 0 || c.d != 0 ? read_tile(args.cond, tile, buffers.cond) : nullptr,
-       noise,
-       {past(0), past(1), past(2)},
-       targets.push,
-       args.out + at,
-       tile.count});
+  const TileStep step{c,
+                      args.x + at,
+                      c.uses_m() && c.g_c != 0 ? read_tile(args.m, tile, buffers.m) : nullptr,
+                      pair ? read_tile(args.m_u, tile, buffers.m_u) : nullptr,
+                      c.u_c != 0 || c.p_c != 0 || c.d != 0 ? read_tile(args.cond, tile, buffers.cond) : nullptr,
+                      noise,
+                      {past(0), past(1), past(2)},
+                      targets.push,
+                      args.out + at,
+                      tile.count};
+  const unsigned uses = uses_of(step);
+  if ((uses & kUsual) == kUsual && (uses & ~kUsualMay) == 0) {
+    run<kUsual, kUsualMay>(step, uses);
+  } else {
+    run<0, kAll>(step, uses);
+  }
   if (targets.copy_to) __builtin_memcpy(targets.copy_to, targets.copy_from, 4 * static_cast<unsigned>(tile.count));
   if (args.mask) blend_known(args, tile, buffers, args.out + at);
 }

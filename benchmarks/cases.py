@@ -1,0 +1,13 @@
+"""Shapes of real models, so that a benchmark measures what somebody runs."""
+
+from __future__ import annotations
+
+#: State (B, C, H, W) of a sampling loop.
+STATES = {
+    "cifar 64x3x32x32": (64, 3, 32, 32),  # ddpm-cifar10, a usual batch for sampling
+    "large 16x3x256x256": (16, 3, 256, 256),  # celeba-hq-256: no longer fits the caches
+}
+#: One DDPM row with clamped x0: coefficients from the middle of a linear schedule of 1000 steps, 50 of them used.
+DDPM_ROW = {"u_x": 1.66, "u_m": -1.33, "lo": -1.0, "hi": 1.0, "b": 0.88, "a": 0.11, "s": 0.12}
+#: A multistep row without noise, with one history.
+MULTISTEP_ROW = {"u_x": 1.66, "u_m": -1.33, "lo": -1.0, "hi": 1.0, "b": 0.88, "a": 0.16, "h_0": -0.05}
