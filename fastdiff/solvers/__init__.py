@@ -9,12 +9,24 @@ from collections.abc import Callable
 
 from fastdiff.solvers.ddim import ddim
 from fastdiff.solvers.ddpm import ddpm
+from fastdiff.solvers.deis import deis
+from fastdiff.solvers.dpmpp import dpmpp_2m, dpmpp_3m
+from fastdiff.solvers.euler import euler, euler_ancestral
 from fastdiff.solvers.grid import Grid, GridOptions, Level, make_grid
+from fastdiff.solvers.heun import heun
+from fastdiff.solvers.ipndm import ipndm
+from fastdiff.solvers.lms import lms
 from fastdiff.solvers.spacing import SPACINGS, timesteps_of
 from fastdiff.solvers.table import StepTable
+from fastdiff.solvers.two_stage import dpmpp_2s, kdpm2, kdpm2_ancestral
+from fastdiff.solvers.unipc import unipc
 
 Solver = Callable[..., StepTable]
-SOLVERS: dict[str, Solver] = {"ddim": ddim, "ddpm": ddpm}
+_ALL: tuple[Solver, ...] = (
+    *(ddpm, ddim, euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral, lms),
+    *(dpmpp_2s, dpmpp_2m, dpmpp_3m, unipc, deis, ipndm),
+)
+SOLVERS: dict[str, Solver] = {solver.__name__: solver for solver in _ALL}
 
 __all__ = [
     "SOLVERS",
@@ -25,9 +37,21 @@ __all__ = [
     "StepTable",
     "ddim",
     "ddpm",
+    "deis",
+    "dpmpp_2m",
+    "dpmpp_2s",
+    "dpmpp_3m",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "ipndm",
+    "kdpm2",
+    "kdpm2_ancestral",
+    "lms",
     "make_grid",
     "solver_named",
     "timesteps_of",
+    "unipc",
 ]
 
 

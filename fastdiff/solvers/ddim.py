@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastdiff.schedule import Schedule
 from fastdiff.solvers.grid import GridOptions, make_grid
 from fastdiff.solvers.table import StepTable
+from fastdiff.solvers.updates import ancestral
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -35,10 +36,6 @@ def ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"ddim: eta must be in [0, 1], got {eta}")
     grid = make_grid(schedule, prediction, steps, **options)
-    rows = []
-    for i, now, then in grid.steps():
-        share = now.share_of_noise(then)
-        b = then.sigma / now.sigma * (1.0 - eta**2 * share) ** 0.5
-        s = eta * share**0.5 * then.sigma
-        rows.append(grid.row(i, now, then, b=b, a=then.alpha - b * now.alpha, s=s))
-    return grid.table("ddim", rows)
+    return grid.table(
+        "ddim", [grid.row(i, now, then, **ancestral(now, then, eta)) for i, now, then in grid.steps()]
+    )

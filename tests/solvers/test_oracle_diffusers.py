@@ -10,12 +10,14 @@ from torch import Tensor
 
 from fastdiff.sampling import sample
 from fastdiff.schedule import Schedule
+from fastdiff.solvers import SOLVERS
 from fastdiff.solvers.closed_form import MixtureNetwork
 
 diffusers = pytest.importorskip(
     "diffusers", reason="diffusers is not installed: its schedulers cannot be compared"
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SCHEDULE = Schedule.scaled_linear(1000)
 BASE = {
     "num_train_timesteps": 1000,
@@ -51,10 +53,10 @@ def network(prediction: str) -> MixtureNetwork:
     return MixtureNetwork(SCHEDULE, prediction, (-0.8, 0.5), (0.2, 0.4))
 
 
-def assert_equal(got: Tensor, expected: Tensor) -> None:
+def assert_equal(got: Tensor, expected: Tensor, bound: float = 1e-5) -> None:
     assert got.shape == expected.shape
     for a, b in zip(got, expected):
-        assert float((a - b).abs().max()) <= 1e-5 * max(1.0, float(b.abs().max()))
+        assert float((a - b).abs().max()) <= bound * max(1.0, float(b.abs().max()))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
@@ -95,3 +97,86 @@ def test_ddpm_learned_range() -> None:
     noise = torch.Generator().manual_seed(5)
     got = ours(Learned(), 20, "ddpm", variance="learned", noise=noise, spacing="leading")
     assert_equal(got, expected)
+
+
+CASES = [
+    ("euler", {}, "EulerDiscreteScheduler", {}),
+    ("heun", {}, "HeunDiscreteScheduler", {}),
+    ("kdpm2", {}, "KDPM2DiscreteScheduler", {}),
+    ("lms", {"order": 4}, "LMSDiscreteScheduler", {}),
+    ("dpmpp_2m", {}, "DPMSolverMultistepScheduler", {"solver_order": 2}),
+    ("dpmpp_3m", {}, "DPMSolverMultistepScheduler", {"solver_order": 3}),
+    ("unipc", {"order": 2}, "UniPCMultistepScheduler", {"solver_order": 2, "final_sigmas_type": "zero"}),
+    ("unipc", {"order": 3}, "UniPCMultistepScheduler", {"solver_order": 3, "final_sigmas_type": "zero"}),
+    (
+        "unipc",
+        {"order": 3, "variant": "bh1"},
+        "UniPCMultistepScheduler",
+        {"solver_order": 3, "final_sigmas_type": "zero", "solver_type": "bh1"},
+    ),
+    ("deis", {"order": 2}, "DEISMultistepScheduler", {"solver_order": 2}),
+    ("deis", {"order": 3}, "DEISMultistepScheduler", {"solver_order": 3}),
+]
+#: Their last state is NaN (bh1 into sigma = 0), or ends at the noise of t = 0 (deis): compared up to there.
+LAST_DIFFERS = ("bh1", "DEISMultistepScheduler")
+IN_Y = ("EulerDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "LMSDiscreteScheduler")
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+@pytest.mark.parametrize("steps", [8, 20])
+@pytest.mark.parametrize(("name", "options", "theirs_name", "their_options"), CASES)
+def test_deterministic_solvers(
+    name: str,
+    options: dict[str, Any],
+    theirs_name: str,
+    their_options: dict[str, Any],
+    steps: int,
+    prediction: str,
+) -> None:
+    if (theirs_name, prediction) == ("KDPM2DiscreteScheduler", "x0"):
+        pytest.skip("diffusers' KDPM2 takes no x0 networks")
+    spacing = {"timestep_spacing": "trailing", "prediction_type": NAMES[prediction]}
+    scheduler = getattr(diffusers, theirs_name)(**BASE, **spacing, **their_options)
+    scheduler.set_timesteps(steps)
+    table = SOLVERS[name](SCHEDULE, prediction, steps, clip=None, **options)
+    x = initial()
+    alphas = [table.start[0], *table["i_y"].tolist()]
+    in_y = theirs_name in IN_Y
+    got = ours(network(prediction), steps, name, clip=None, **options)
+    state = x / alphas[0] if in_y else x
+    expected = [x]
+    for k, t in enumerate(scheduler.timesteps):
+        m = network(prediction)(scheduler.scale_model_input(state, t), t.repeat(2))
+        state = scheduler.step(m, t, state).prev_sample
+        expected.append(state * alphas[k + 1] if in_y else state)
+    last = -1 if theirs_name in LAST_DIFFERS or options.get("variant") in LAST_DIFFERS else None
+    bound = 1e-4 if theirs_name == "DEISMultistepScheduler" else 1e-5  # its coefficients cancel in float32
+    assert_equal(got[:last], torch.stack(expected)[:last], bound)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize(
+    ("name", "theirs_name"),
+    [
+        ("euler_ancestral", "EulerAncestralDiscreteScheduler"),
+        ("kdpm2_ancestral", "KDPM2AncestralDiscreteScheduler"),
+    ],
+)
+def test_ancestral_solvers(name: str, theirs_name: str, prediction: str) -> None:
+    """The noise of step i is the generator's draw i, in both."""
+    spacing = {"timestep_spacing": "trailing", "prediction_type": NAMES[prediction]}
+    scheduler = getattr(diffusers, theirs_name)(**BASE, **spacing)
+    scheduler.set_timesteps(12)
+    table = SOLVERS[name](SCHEDULE, prediction, 12, clip=None)
+    alphas = [table.start[0], *table["i_y"].tolist()]
+    state, expected = initial() / alphas[0], [initial()]
+    generator = torch.Generator().manual_seed(5)
+    draws = {}
+    for k, t in enumerate(scheduler.timesteps):
+        before = generator.get_state()
+        m = network(prediction)(scheduler.scale_model_input(state, t), t.repeat(2))
+        state = scheduler.step(m, t, state, generator=generator).prev_sample
+        expected.append(state * alphas[k + 1])
+        draws[k] = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(5).set_state(before))
+    got = ours(network(prediction), 12, name, clip=None, noise=lambda stream, row, like: draws[row])
+    assert_equal(got, torch.stack(expected))
