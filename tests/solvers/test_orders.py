@@ -56,7 +56,7 @@ def error(name: str, prediction: str, steps: int, exact_start: int, **options: A
 
 
 def order(name: str, prediction: str, coarsest: int, exact_start: int = 0, **options: Any) -> float:
-    counts = [coarsest, 2 * coarsest, 4 * coarsest]
+    counts = [coarsest, 2 * coarsest]
     errors = [error(name, prediction, n, exact_start, **options) for n in counts]
     return -float(np.polyfit(np.log(counts), np.log(errors), 1)[0])
 
@@ -83,7 +83,7 @@ def order(name: str, prediction: str, coarsest: int, exact_start: int = 0, **opt
     ],
 )
 def test_order_as_it_runs(name: str, options: dict[str, Any], expected: int, prediction: str) -> None:
-    assert order(name, prediction, 40 if expected < 3 else 160, **options) == pytest.approx(
+    assert order(name, prediction, 80 if expected < 3 else 240, **options) == pytest.approx(
         expected, abs=0.15
     )
 
@@ -104,5 +104,5 @@ def test_order_as_it_runs(name: str, options: dict[str, Any], expected: int, pre
 def test_order_from_an_exact_start(
     name: str, options: dict[str, Any], expected: int, prediction: str
 ) -> None:
-    coarsest = {2: 40, 3: 160, 4: 100}[expected]
+    coarsest = {2: 80, 3: 240, 4: 160}[expected]
     assert order(name, prediction, coarsest, exact_start=3, **options) == pytest.approx(expected, abs=0.15)
