@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
     from fastdiff.model import Model
 
+#: Suffixes that nobody means as the name of a folder.
+OTHER_FORMATS = (
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".npy",
+    ".pt",
+    ".safetensors",
+    ".zip",
+)
+
 
 @dataclass
 class SampleOptions:
@@ -150,8 +165,9 @@ def _check(options: SampleOptions) -> None:
         raise ValueError(f"sample: --resume must go with a folder as --out, got {options.out}")
     if _kind(options.out) != "folder" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"sample: --out must be a folder when several processes draw, got {options.out}")
-    if _kind(options.out) == "folder" and options.out.is_file():
-        raise ValueError(f"sample: --out must be .png, .npz or a folder, got the file {options.out}")
+    unknown = options.out.suffix.lower() in OTHER_FORMATS and not options.out.is_dir()
+    if _kind(options.out) == "folder" and (unknown or options.out.is_file()):
+        raise ValueError(f"sample: --out must end in .png or .npz, or name a folder, got {options.out}")
 
 
 def _kind(out: Path) -> Literal["grid", "npz", "folder"]:

@@ -170,6 +170,11 @@ def test_wrong_options_are_one_line_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_unknown_format_is_refused_and_no_folder_of_that_name_made(toy_model: str, tmp_path: Path) -> None:
+    assert _sample(toy_model, "--out", str(tmp_path / "grid.jpg")) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_output_folder_that_is_a_file_is_refused(toy_model: str, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x")
     assert _sample(toy_model, "--out", str(tmp_path / "taken")) == 2
