@@ -168,6 +168,9 @@ def _check(options: SampleOptions) -> None:
     unknown = options.out.suffix.lower() in OTHER_FORMATS and not options.out.is_dir()
     if _kind(options.out) == "folder" and (unknown or options.out.is_file()):
         raise ValueError(f"sample: --out must end in .png or .npz, or name a folder, got {options.out}")
+    above = next(folder for folder in options.out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(f"sample: --out must lie where files can be written, got {options.out}")
 
 
 def _kind(out: Path) -> Literal["grid", "npz", "folder"]:

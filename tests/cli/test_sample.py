@@ -175,6 +175,14 @@ def test_an_unknown_format_is_refused_and_no_folder_of_that_name_made(toy_model:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_drawn(
+    toy_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert _sample(toy_model, "--out", str(tmp_path / "file" / "grid.png")) == 2
+    assert "must lie where files can be written" in capsys.readouterr().err
+
+
 def test_an_output_folder_that_is_a_file_is_refused(toy_model: str, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x")
     assert _sample(toy_model, "--out", str(tmp_path / "taken")) == 2
