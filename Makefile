@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cpp' 'csrc/*.cu' 2>/dev/null)
 BUILD_INPUTS := $(wildcard setup.py pyproject.toml csrc/* csrc/*/* csrc/*/*/*)
 
-.PHONY: install demo test quick check format bench clean help
+.PHONY: install demo test quick check format bench clean help row.h
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +53,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
+
+# The C++ view of the row's columns.
+row.h: install
+	$(BIN)/python -c "from fastdiff.ops.row import cpp_header; print(cpp_header(), end='')" > csrc/include/fastdiff/row.h
 
 bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s

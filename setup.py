@@ -20,7 +20,13 @@ X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-KERNEL_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-maybe-uninitialized"]
+KERNEL_FLAGS = [
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-Wno-maybe-uninitialized",
+]
 
 
 def is_x86() -> bool:
@@ -42,7 +48,10 @@ class BuildExtension(build_ext):
         except Exception as error:
             if os.environ.get("FASTDIFF_REQUIRE_EXT") == "1":
                 raise
-            print(f"fastdiff: the C++ backend was not built, plain torch is used instead: {error}", file=sys.stderr)
+            print(
+                f"fastdiff: the C++ backend was not built, plain torch is used instead: {error}",
+                file=sys.stderr,
+            )
 
     def kernel_objects(self, ext: Extension) -> list[str]:
         sources = sorted(str(path) for path in (CSRC / "cpu").glob("*.cpp") if path.stem != "select")
@@ -60,7 +69,11 @@ class BuildExtension(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         """Editable installs: copy what was built, nothing when nothing was."""
-        self.extensions = [ext for ext in self.extensions if Path(self.get_ext_fullpath(ext.name)).exists() or self._built(ext)]
+        self.extensions = [
+            ext
+            for ext in self.extensions
+            if Path(self.get_ext_fullpath(ext.name)).exists() or self._built(ext)
+        ]
         super().copy_extensions_to_source()
 
     def _built(self, ext: Extension) -> bool:
@@ -74,13 +87,18 @@ def extensions() -> list[Extension]:
     try:
         from torch.utils import cpp_extension
     except ImportError:
-        print("fastdiff: torch is not importable at build time, the C++ backend is not built", file=sys.stderr)
+        print(
+            "fastdiff: torch is not importable at build time, the C++ backend is not built", file=sys.stderr
+        )
         return []
     headers = sorted(str(path) for path in CSRC.rglob("*.h"))
     return [
         Extension(
             "fastdiff._C",
-            sources=[*sorted(str(path) for path in (CSRC / "bindings").glob("*.cpp")), str(CSRC / "cpu" / "select.cpp")],
+            sources=[
+                *sorted(str(path) for path in (CSRC / "bindings").glob("*.cpp")),
+                str(CSRC / "cpu" / "select.cpp"),
+            ],
             depends=headers,
             include_dirs=[str(CSRC / "include"), *cpp_extension.include_paths()],
             library_dirs=cpp_extension.library_paths(),

@@ -53,13 +53,19 @@ def bench_solver_step_with_noise(duel, shape):
         eager.noise.copy_(normal(seeds, shape[1:], row=0, stream=Stream.SOLVER))
         torch.testing.assert_close(ours(), eager.update(), rtol=1e-5, atol=1e-5)
 
-    duel(f"solver_step with noise, {shape}", {"fastdiff": ours, "torch eager": eager}, check=check, shape=shape)
+    duel(
+        f"solver_step with noise, {shape}", {"fastdiff": ours, "torch eager": eager}, check=check, shape=shape
+    )
 
 
 @pytest.mark.parametrize("shape", STATES.values(), ids=STATES.keys())
 def bench_solver_step_without_noise(duel, shape):
     x, m, history = torch.randn(shape), torch.randn(shape), torch.randn(1, *shape)
-    table, out, eager = table_of(**MULTISTEP_ROW), torch.empty(shape), EagerStep(x, m, MULTISTEP_ROW, history[0])
+    table, out, eager = (
+        table_of(**MULTISTEP_ROW),
+        torch.empty(shape),
+        EagerStep(x, m, MULTISTEP_ROW, history[0]),
+    )
 
     def ours() -> Tensor:
         return solver_step(table, 0, x, m, history=history, out=out)
@@ -67,7 +73,12 @@ def bench_solver_step_without_noise(duel, shape):
     def check() -> None:
         torch.testing.assert_close(ours(), eager(), rtol=1e-5, atol=1e-5)
 
-    duel(f"solver_step without noise, {shape}", {"fastdiff": ours, "torch eager": eager}, check=check, shape=shape)
+    duel(
+        f"solver_step without noise, {shape}",
+        {"fastdiff": ours, "torch eager": eager},
+        check=check,
+        shape=shape,
+    )
 
 
 @pytest.mark.parametrize("shape", STATES.values(), ids=STATES.keys())

@@ -102,7 +102,12 @@ def _sample(candidate: Candidate, repeats: int) -> tuple[float, bool]:
 
 
 def compare(
-    name: str, candidates: Mapping[str, Candidate], *, check: Callable[[], None], rounds: int = 100, **facts: Any
+    name: str,
+    candidates: Mapping[str, Candidate],
+    *,
+    check: Callable[[], None],
+    rounds: int = 100,
+    **facts: Any,
 ) -> Comparison:
     """Time the first candidate (ours) against the others.
 

@@ -5,8 +5,8 @@
 namespace fastdiff {
 namespace {
 
-void add_noise(Tensor out, OptionalTensor noise_out, Tensor x0, Tensor alpha, Tensor sigma, OptionalTensor seeds,
-               OptionalTensor rows, int64_t row, OptionalTensor noise, double offset) {
+void add_noise(Tensor out, OptionalTensor noise_out, Tensor x0, Tensor alpha, Tensor sigma,
+               OptionalTensor seeds, OptionalTensor rows, int64_t row, OptionalTensor noise, double offset) {
   STD_TORCH_CHECK(x0.dim() >= 2, "add_noise: x0 must be (B, C, ...)");
   const bool in_place = out.const_data_ptr() == x0.const_data_ptr() && x0.is_contiguous() &&
                         x0.scalar_type() == ScalarType::Float;
@@ -28,7 +28,8 @@ void add_noise(Tensor out, OptionalTensor noise_out, Tensor x0, Tensor alpha, Te
   args.offset = static_cast<float>(offset);
   args.out = dense_like(out, x0, "out");
   args.noise_out = dense_like(noise_out, x0, "noise_out");
-  STD_TORCH_CHECK(seeds.has_value() || (noise.has_value() && offset == 0.0), "add_noise: seeds must be given, or the noise");
+  STD_TORCH_CHECK(seeds.has_value() || (noise.has_value() && offset == 0.0),
+                  "add_noise: seeds must be given, or the noise");
   for_tiles(args.samples, [&args](int64_t begin, int64_t end) { cpu_kernels().add_noise(args, begin, end); });
 }
 
@@ -36,10 +37,13 @@ void add_noise(Tensor out, OptionalTensor noise_out, Tensor x0, Tensor alpha, Te
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
   m.def(
-      "add_noise_cpp(Tensor(a!) out, Tensor(b!)? noise_out, Tensor x0, Tensor alpha, Tensor sigma, Tensor? seeds, "
+      "add_noise_cpp(Tensor(a!) out, Tensor(b!)? noise_out, Tensor x0, Tensor alpha, Tensor sigma, Tensor? "
+      "seeds, "
       "Tensor? rows, int row, Tensor? noise, float offset) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) { m.impl("add_noise_cpp", TORCH_BOX(&add_noise)); }
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("add_noise_cpp", TORCH_BOX(&add_noise));
+}
 
 }  // namespace fastdiff

@@ -1,4 +1,5 @@
-// fastdiff::normal_cpp, the C++ backend of fastdiff/ops/normal.py, and the name of the instruction set in use.
+// fastdiff::normal_cpp, the C++ backend of fastdiff/ops/normal.py, and the name of the instruction set in
+// use.
 #include <Python.h>
 
 #include <string>
@@ -10,7 +11,8 @@ namespace fastdiff {
 namespace {
 
 void normal(Tensor out, Tensor seeds, OptionalTensor rows, int64_t row, int64_t stream) {
-  STD_TORCH_CHECK(out.dim() >= 1 && row >= 0 && row < (int64_t{1} << 32), "normal: row must be in [0, 2**32)");
+  STD_TORCH_CHECK(out.dim() >= 1 && row >= 0 && row < (int64_t{1} << 32),
+                  "normal: row must be in [0, 2**32)");
   check_dense(out, "out", ScalarType::Float);
   NormalArgs args;
   args.samples = samples_of(out);
@@ -22,7 +24,9 @@ void normal(Tensor out, Tensor seeds, OptionalTensor rows, int64_t row, int64_t 
   for_tiles(args.samples, [&args](int64_t begin, int64_t end) { cpu_kernels().normal(args, begin, end); });
 }
 
-std::string cpu_isa() { return cpu_kernels().name; }
+std::string cpu_isa() {
+  return cpu_kernels().name;
+}
 
 }  // namespace
 
@@ -31,13 +35,19 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
   m.def("cpu_isa() -> str");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) { m.impl("normal_cpp", TORCH_BOX(&normal)); }
-STABLE_TORCH_LIBRARY_IMPL(fastdiff, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&cpu_isa)); }
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("normal_cpp", TORCH_BOX(&normal));
+}
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
+}
 
 }  // namespace fastdiff
 
-// Importing fastdiff._C loads the library, whose static initialisers register the ops; the module itself is empty.
+// Importing fastdiff._C loads the library, whose static initialisers register the ops; the module itself is
+// empty.
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&definition);
 }

@@ -12,8 +12,9 @@ bool used(const float* row, std::initializer_list<int> columns) {
 }
 
 void check_slot(const float* row, int column, int64_t slots) {
-  STD_TORCH_CHECK(row[column] >= 0 && row[column] < static_cast<float>(slots) && row[column] == std::floor(row[column]),
-                  "solver_step: history must have the slots of the row, got ", slots, " slots");
+  STD_TORCH_CHECK(
+      row[column] >= 0 && row[column] < static_cast<float>(slots) && row[column] == std::floor(row[column]),
+      "solver_step: history must have the slots of the row, got ", slots, " slots");
 }
 
 // Every tensor that the row's coefficients read is there, every slot exists.
@@ -48,7 +49,8 @@ const float* row_of(const Tensor& table, const OptionalTensor& counter, int64_t 
   STD_TORCH_CHECK(table.dim() == 2 && table.size(1) == k_row_width, "solver_step: table must be (rows, ",
                   static_cast<int>(k_row_width), ")");
   if (const int64_t* index = dense_integers(counter, "counter", 1)) row = *index;
-  STD_TORCH_CHECK(row >= 0 && row < table.size(0), "solver_step: row must be in [0, ", table.size(0), "), got ", row);
+  STD_TORCH_CHECK(row >= 0 && row < table.size(0), "solver_step: row must be in [0, ", table.size(0),
+                  "), got ", row);
   return static_cast<const float*>(table.const_data_ptr()) + row * k_row_width;
 }
 
@@ -62,23 +64,25 @@ float* history_of(const OptionalTensor& history, const Tensor& x) {
 }
 
 // What is written overlaps nothing else; out may be x itself.
-void check_aliases(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history, const Tensor& x,
-                   std::initializer_list<OptionalTensor> read) {
+void check_aliases(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history,
+                   const Tensor& x, std::initializer_list<OptionalTensor> read) {
   const bool in_place = out.const_data_ptr() == x.const_data_ptr();
-  bool clean = (in_place || !overlap(out, x)) && !overlap(x0_out, x) && !overlap(history, x) && !overlap(out, x0_out) &&
-               !overlap(out, history) && !overlap(x0_out, history);
+  bool clean = (in_place || !overlap(out, x)) && !overlap(x0_out, x) && !overlap(history, x) &&
+               !overlap(out, x0_out) && !overlap(out, history) && !overlap(x0_out, history);
   for (const OptionalTensor& tensor : read) {
     clean = clean && !overlap(out, tensor) && !overlap(x0_out, tensor) && !overlap(history, tensor);
   }
   STD_TORCH_CHECK(clean, "solver_step: what is written must not share memory with an input");
 }
 
-void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tensor table, OptionalTensor counter,
-                 int64_t row, Tensor x, OptionalTensor m, OptionalTensor m_u, OptionalTensor v, OptionalTensor cond,
-                 OptionalTensor seeds, OptionalTensor noise, OptionalTensor known, OptionalTensor mask,
-                 OptionalTensor known_noise, OptionalTensor per_sample) {
+void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tensor table,
+                 OptionalTensor counter, int64_t row, Tensor x, OptionalTensor m, OptionalTensor m_u,
+                 OptionalTensor v, OptionalTensor cond, OptionalTensor seeds, OptionalTensor noise,
+                 OptionalTensor known, OptionalTensor mask, OptionalTensor known_noise,
+                 OptionalTensor per_sample) {
   STD_TORCH_CHECK(x.dim() >= 2, "solver_step: x must be (B, ...)");
-  check_aliases(out, x0_out, history, x, {m, m_u, v, cond, noise, known, mask, known_noise, per_sample, table, seeds});
+  check_aliases(out, x0_out, history, x,
+                {m, m_u, v, cond, noise, known, mask, known_noise, per_sample, table, seeds});
   const Samples samples = samples_of(x);
   const int64_t slots = history.has_value() ? history->size(0) : 0;
   SolverStepArgs args;
@@ -107,12 +111,15 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
   m.def(
-      "solver_step_cpp(Tensor(a!) out, Tensor(b!)? x0_out, Tensor(c!)? history, Tensor table, Tensor? counter, int row, "
+      "solver_step_cpp(Tensor(a!) out, Tensor(b!)? x0_out, Tensor(c!)? history, Tensor table, Tensor? "
+      "counter, int row, "
       "Tensor x, Tensor? m=None, Tensor? m_u=None, Tensor? v=None, Tensor? cond=None, Tensor? seeds=None, "
       "Tensor? noise=None, Tensor? known=None, Tensor? mask=None, Tensor? known_noise=None, "
       "Tensor? per_sample=None) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) { m.impl("solver_step_cpp", TORCH_BOX(&solver_step)); }
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("solver_step_cpp", TORCH_BOX(&solver_step));
+}
 
 }  // namespace fastdiff

@@ -111,7 +111,8 @@ inline bool overlap(const OptionalTensor& a, const OptionalTensor& b) {
     for (int64_t d = 0; d < t.dim(); ++d) reach += (t.size(d) - 1) * t.stride(d);
     return static_cast<const char*>(t.const_data_ptr()) + reach * t.element_size();
   };
-  return static_cast<const char*>(a->const_data_ptr()) < end(*b) && static_cast<const char*>(b->const_data_ptr()) < end(*a);
+  return static_cast<const char*>(a->const_data_ptr()) < end(*b) &&
+         static_cast<const char*>(b->const_data_ptr()) < end(*a);
 }
 
 // Runs f(begin, end) over all tiles on torch's own threads; a thread gets at least eight tiles.

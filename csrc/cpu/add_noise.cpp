@@ -1,4 +1,5 @@
-// add_noise: x_t = alpha * x0 + sigma * noise with one alpha and sigma per sample, see fastdiff/ops/add_noise.py.
+// add_noise: x_t = alpha * x0 + sigma * noise with one alpha and sigma per sample, see
+// fastdiff/ops/add_noise.py.
 #include "entries.h"
 #include "noise_tile.h"
 #include "read_tile.h"

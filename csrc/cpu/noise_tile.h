@@ -22,8 +22,9 @@ struct Counters {
   Longs c0, c1, c2, c3;
 };
 
-// What the counters of one tile share. The second and third word of a counter are the same everywhere, the fourth
-// changes only after 2**34 elements; so half of the first round and a quarter of the second are done once.
+// What the counters of one tile share. The second and third word of a counter are the same everywhere, the
+// fourth changes only after 2**34 elements; so half of the first round and a quarter of the second are done
+// once.
 struct TileKeys {
   Longs k0[kRounds], k1[kRounds];
   Longs first_k1;             // round 1: fourth word and key
@@ -77,8 +78,8 @@ static inline Floats minus_two_log(Words word) {
   return exponent * -1.3862943611f + (f * f * q - 2.0f * f);
 }
 
-// cos and sin of 2 pi u, u as above. The nearest quarter turn and the rest are exact in integers; polynomials as above,
-// absolute error below 4e-8.
+// cos and sin of 2 pi u, u as above. The nearest quarter turn and the rest are exact in integers; polynomials
+// as above, absolute error below 4e-8.
 static inline void cos_sin(Words word, Floats& cos, Floats& sin) {
   const Ints turned = (Ints)(word >> 9) + (1 << 20);  // in 2**-23 turns, plus an eighth of a turn
   const Floats r = to_floats(turned & 0x1FFFFF) * 0x1p-21f + (0x1p-22f - 0.5f), z = r * r;
@@ -101,9 +102,9 @@ static inline void box_muller(Words w0, Words w1, Floats& first, Floats& second)
   second = radius * sin;
 }
 
-// Elements begin ... begin + count - 1 of one sample; begin is a multiple of kTile. The buffer has room for kTile
-// elements and is written in whole vectors. First all words, then all numbers: both loops are chains of dependent
-// instructions, and short bodies let the processor work on several at once.
+// Elements begin ... begin + count - 1 of one sample; begin is a multiple of kTile. The buffer has room for
+// kTile elements and is written in whole vectors. First all words, then all numbers: both loops are chains of
+// dependent instructions, and short bodies let the processor work on several at once.
 static void normal_tile(const NoiseKey& key, int64_t begin, int count, float* buffer) {
   alignas(64) Words words[kTile / kLanes];
   Longs lanes;

@@ -47,7 +47,8 @@ static void gather(const Source& source, const Tile& tile, float* buffer) {
   for (int i = 0; i < tile.count;) {
     const int64_t run_left = source.sizes[last] - position[last], tile_left = tile.count - i;
     const int run = static_cast<int>(run_left < tile_left ? run_left : tile_left);
-    for (int k = 0; k < run; ++k) buffer[i + k] = element_at(source.data, source.element, offset + k * source.strides[last]);
+    for (int k = 0; k < run; ++k)
+      buffer[i + k] = element_at(source.data, source.element, offset + k * source.strides[last]);
     i += run;
     position[last] += run;
     offset += run * source.strides[last];
@@ -59,7 +60,8 @@ static void gather(const Source& source, const Tile& tile, float* buffer) {
   }
 }
 
-// The tile as float32: in place where the sample is dense float32, else copied into the buffer; null stays null.
+// The tile as float32: in place where the sample is dense float32, else copied into the buffer; null stays
+// null.
 static inline const float* read_tile(const Source& source, const Tile& tile, float* buffer) {
   if (!source) return nullptr;
   if (source.element == Element::f32 && source.dims == 1 && source.strides[0] == 1) {

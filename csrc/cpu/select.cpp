@@ -6,11 +6,11 @@
 
 namespace fastdiff {
 
-#define FASTDIFF_DECLARE(ISA)                                  \
-  namespace ISA {                                              \
-  void normal(const NormalArgs&, int64_t, int64_t);            \
-  void add_noise(const AddNoiseArgs&, int64_t, int64_t);       \
-  void solver_step(const SolverStepArgs&, int64_t, int64_t);   \
+#define FASTDIFF_DECLARE(ISA)                                         \
+  namespace ISA {                                                     \
+  void normal(const NormalArgs&, int64_t, int64_t);                   \
+  void add_noise(const AddNoiseArgs&, int64_t, int64_t);              \
+  void solver_step(const SolverStepArgs&, int64_t, int64_t);          \
   constexpr CpuKernels kernels{#ISA, normal, add_noise, solver_step}; \
   }
 
@@ -22,12 +22,15 @@ FASTDIFF_DECLARE(avx512)
 
 static const CpuKernels* choose() {
   const char* wanted = std::getenv("FASTDIFF_CPU");
-  const auto allowed = [wanted](const char* name) { return !wanted || !*wanted || std::strcmp(wanted, name) == 0; };
+  const auto allowed = [wanted](const char* name) {
+    return !wanted || !*wanted || std::strcmp(wanted, name) == 0;
+  };
 #ifdef FASTDIFF_X86
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (has_avx512 && allowed("avx512")) return &avx512::kernels;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && allowed("avx2")) return &avx2::kernels;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && allowed("avx2"))
+    return &avx2::kernels;
 #endif
   (void)allowed;
   return &baseline::kernels;

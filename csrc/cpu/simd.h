@@ -1,7 +1,8 @@
 // Vectors of float and 32-bit words for whatever instruction set this file is compiled for.
 //
-// Each source of csrc/cpu is compiled once per instruction set with FASTDIFF_ISA naming it; everything here lives in
-// that namespace and nothing comes from the C++ library, so that the linker cannot mix code of two sets.
+// Each source of csrc/cpu is compiled once per instruction set with FASTDIFF_ISA naming it; everything here
+// lives in that namespace and nothing comes from the C++ library, so that the linker cannot mix code of two
+// sets.
 #pragma once
 
 #include <cstdint>
@@ -29,15 +30,21 @@ typedef int32_t Ints __attribute__((vector_size(4 * FASTDIFF_LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * FASTDIFF_LANES)));
 typedef uint64_t Longs __attribute__((vector_size(4 * FASTDIFF_LANES)));
 
-static inline Floats broadcast(float value) { return value - Floats{}; }
-static inline Longs broadcast_long(uint64_t value) { return value - Longs{}; }
+static inline Floats broadcast(float value) {
+  return value - Floats{};
+}
+static inline Longs broadcast_long(uint64_t value) {
+  return value - Longs{};
+}
 
 static inline Floats load(const float* p) {
   Floats v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-static inline void store(float* p, Floats v) { __builtin_memcpy(p, &v, sizeof v); }
+static inline void store(float* p, Floats v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
 
 // The first n lanes; the others are 0.
 static inline Floats load_first(const float* p, int n) {
@@ -45,12 +52,22 @@ static inline Floats load_first(const float* p, int n) {
   __builtin_memcpy(&v, p, 4 * static_cast<unsigned>(n));
   return v;
 }
-static inline void store_first(float* p, Floats v, int n) { __builtin_memcpy(p, &v, 4 * static_cast<unsigned>(n)); }
+static inline void store_first(float* p, Floats v, int n) {
+  __builtin_memcpy(p, &v, 4 * static_cast<unsigned>(n));
+}
 
-static inline Floats as_floats(Ints v) { return (Floats)v; }  // the same bits
-static inline Ints as_ints(Floats v) { return (Ints)v; }
-static inline Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
-static inline Ints to_ints(Floats v) { return __builtin_convertvector(v, Ints); }
+static inline Floats as_floats(Ints v) {
+  return (Floats)v;
+}  // the same bits
+static inline Ints as_ints(Floats v) {
+  return (Ints)v;
+}
+static inline Floats to_floats(Ints v) {
+  return __builtin_convertvector(v, Floats);
+}
+static inline Ints to_ints(Floats v) {
+  return __builtin_convertvector(v, Ints);
+}
 
 // NaN stays NaN.
 static inline Floats clamp(Floats v, Floats low, Floats high) {
@@ -113,8 +130,12 @@ static inline Floats interleave_high(Floats a, Floats b) {
   return __builtin_shuffle(a, b, Ints{4, 12, 5, 13, 6, 14, 7, 15});
 }
 #else
-static inline Floats interleave_low(Floats a, Floats b) { return __builtin_shuffle(a, b, Ints{0, 4, 1, 5}); }
-static inline Floats interleave_high(Floats a, Floats b) { return __builtin_shuffle(a, b, Ints{2, 6, 3, 7}); }
+static inline Floats interleave_low(Floats a, Floats b) {
+  return __builtin_shuffle(a, b, Ints{0, 4, 1, 5});
+}
+static inline Floats interleave_high(Floats a, Floats b) {
+  return __builtin_shuffle(a, b, Ints{2, 6, 3, 7});
+}
 #endif
 
 static inline Floats exponential(Floats v) {  // clamped to the range of normal float32

@@ -20,12 +20,22 @@ struct Coefficients {
       : gain(sample ? sample[k_sample_gain] : row[k_gain]),
         g_c(sample ? sample[k_sample_g_c] : row[k_g_c]),
         g_u(sample ? sample[k_sample_g_u] : row[k_g_u]),
-        u_x(row[k_u_x]), u_m(row[k_u_m]), u_c(row[k_u_c]),
+        u_x(row[k_u_x]),
+        u_m(row[k_u_m]),
+        u_c(row[k_u_c]),
         lo(sample ? sample[k_sample_lo] : row[k_lo]),
         hi(sample ? sample[k_sample_hi] : row[k_hi]),
         rho(sample ? sample[k_sample_rho] : row[k_rho]),
-        p_x(row[k_p_x]), p_0(row[k_p_0]), p_m(row[k_p_m]), p_u(row[k_p_u]), p_c(row[k_p_c]),
-        b(row[k_b]), a(row[k_a]), q_m(row[k_q_m]), q_u(row[k_q_u]), d(row[k_d]) {}
+        p_x(row[k_p_x]),
+        p_0(row[k_p_0]),
+        p_m(row[k_p_m]),
+        p_u(row[k_p_u]),
+        p_c(row[k_p_c]),
+        b(row[k_b]),
+        a(row[k_a]),
+        q_m(row[k_q_m]),
+        q_u(row[k_q_u]),
+        d(row[k_d]) {}
 
   bool uses_m() const { return u_m != 0 || p_m != 0 || q_m != 0; }
   bool clamps() const { return lo != -__builtin_inff() || hi != __builtin_inff(); }
@@ -107,7 +117,8 @@ static unsigned uses_of(const TileStep& step) {
   return uses;
 }
 
-static inline Floats epsilon(const Coefficients& c, Floats state, Floats x0, Floats guided, Floats extra, Floats image) {
+static inline Floats epsilon(const Coefficients& c, Floats state, Floats x0, Floats guided, Floats extra,
+                             Floats image) {
   Floats eps{};
   if (c.p_x != 0) eps += c.p_x * state;
   if (c.p_0 != 0) eps += c.p_0 * x0;
@@ -117,7 +128,8 @@ static inline Floats epsilon(const Coefficients& c, Floats state, Floats x0, Flo
   return eps;
 }
 
-// Bits of `certain` are known to be set and bits outside of `possible` to be clear, so that their tests vanish.
+// Bits of `certain` are known to be set and bits outside of `possible` to be clear, so that their tests
+// vanish.
 template <unsigned certain, unsigned possible>
 static void run(const TileStep& step, unsigned given) {
   const Coefficients c = step.c;
@@ -169,8 +181,8 @@ struct Buffers {
   alignas(64) float cond[kTile];
 };
 
-static const float* made_noise(const SolverStepArgs& args, const Source& given, uint32_t stream, const Tile& tile,
-                               float* buffer) {
+static const float* made_noise(const SolverStepArgs& args, const Source& given, uint32_t stream,
+                               const Tile& tile, float* buffer) {
   if (given) return read_tile(given, tile, buffer);
   const uint64_t seed = static_cast<uint64_t>(args.seeds[tile.sample]);
   normal_tile({seed, static_cast<uint32_t>(args.row[k_noise_row]), stream}, tile.begin, tile.count, buffer);
@@ -181,7 +193,8 @@ static const float* made_noise(const SolverStepArgs& args, const Source& given, 
 static Term solver_noise(const SolverStepArgs& args, const Tile& tile, Buffers& buffers) {
   const float s = args.row[k_s], l_0 = args.row[k_l_0], l_1 = args.row[k_l_1];
   if (s == 0.0f) return Term(0.0f, nullptr);
-  const float* noise = made_noise(args, args.noise, static_cast<uint32_t>(args.row[k_stream]), tile, buffers.noise);
+  const float* noise =
+      made_noise(args, args.noise, static_cast<uint32_t>(args.row[k_stream]), tile, buffers.noise);
   if (l_1 == 0.0f) return Term(l_0 == 0.0f ? s : s * exponential(broadcast(0.5f * l_0))[0], noise);
   const float* v = read_tile(args.v, tile, buffers.m);
   float* scaled = buffers.noise;
@@ -233,30 +246,34 @@ static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buf
   const Term noise = solver_noise(args, tile, buffers);  // first: it may use the buffer of m
   const bool pair = (c.uses_m() && c.g_u != 0) || c.q_u != 0 || c.p_u != 0;
   const auto slot = [&](int which) { return args.history + static_cast<int64_t>(row[which]) * ring + at; };
-  const auto past = [&](int k) { return Term(row[k_h_0 + k], row[k_h_0 + k] != 0 ? slot(k_slot_0 + k) : nullptr); };
+  const auto past = [&](int k) {
+    return Term(row[k_h_0 + k], row[k_h_0 + k] != 0 ? slot(k_slot_0 + k) : nullptr);
+  };
   Targets targets;
   for (int k = 0; k < kPushes; ++k) {
     const int what = static_cast<int>(row[k_push_0 + 2 * k]);
     if (what != k_push_none) targets.add(what, slot(k_push_0_slot + 2 * k));
   }
   if (args.x0_out) targets.push.x0_out = args.x0_out + at;
-  const TileStep step{c,
-                      args.x + at,
-                      c.uses_m() && c.g_c != 0 ? read_tile(args.m, tile, buffers.m) : nullptr,
-                      pair ? read_tile(args.m_u, tile, buffers.m_u) : nullptr,
-                      c.u_c != 0 || c.p_c != 0 || c.d != 0 ? read_tile(args.cond, tile, buffers.cond) : nullptr,
-                      noise,
-                      {past(0), past(1), past(2)},
-                      targets.push,
-                      args.out + at,
-                      tile.count};
+  const TileStep step{
+      c,
+      args.x + at,
+      c.uses_m() && c.g_c != 0 ? read_tile(args.m, tile, buffers.m) : nullptr,
+      pair ? read_tile(args.m_u, tile, buffers.m_u) : nullptr,
+      c.u_c != 0 || c.p_c != 0 || c.d != 0 ? read_tile(args.cond, tile, buffers.cond) : nullptr,
+      noise,
+      {past(0), past(1), past(2)},
+      targets.push,
+      args.out + at,
+      tile.count};
   const unsigned uses = uses_of(step);
   if ((uses & kUsual) == kUsual && (uses & ~kUsualMay) == 0) {
     run<kUsual, kUsualMay>(step, uses);
   } else {
     run<0, kAll>(step, uses);
   }
-  if (targets.copy_to) __builtin_memcpy(targets.copy_to, targets.copy_from, 4 * static_cast<unsigned>(tile.count));
+  if (targets.copy_to)
+    __builtin_memcpy(targets.copy_to, targets.copy_from, 4 * static_cast<unsigned>(tile.count));
   if (args.mask) blend_known(args, tile, buffers, args.out + at);
 }
 

@@ -47,7 +47,9 @@ def reference(
     if noise is not None:
         eps = noise.to(dtype)
     else:
-        eps = philox.normal(_given(seeds), count, row=row, stream=philox.Stream.FORWARD, dtype=dtype).reshape(x0.shape)
+        eps = philox.normal(_given(seeds), count, row=row, stream=philox.Stream.FORWARD, dtype=dtype).reshape(
+            x0.shape
+        )
     if offset:
         shift = philox.normal(_given(seeds), x0.shape[1], row=row, stream=philox.Stream.OFFSET, dtype=dtype)
         eps = eps + offset * shift.reshape(*shift.shape, *rest)
@@ -68,7 +70,9 @@ def _given(seeds: Tensor | None) -> Tensor:
 def _check(inputs: Mapping[str, Any]) -> None:
     x0, noise, row = inputs["x0"], inputs["noise"], inputs["row"]
     if x0.dim() < 2 or x0.dtype not in (*FLOATS, torch.float64):
-        raise TypeError(f"{_OP}: x0 must be float32, float16, bfloat16 or float64 (B, C, ...), got {described(x0)}")
+        raise TypeError(
+            f"{_OP}: x0 must be float32, float16, bfloat16 or float64 (B, C, ...), got {described(x0)}"
+        )
     batch, dtype = (x0.shape[0],), _state_dtype(x0)
     for name in ("alpha", "sigma"):
         check_tensor(_OP, name, inputs[name])
@@ -89,7 +93,12 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 def _check_aliases(inputs: Mapping[str, Any]) -> None:
     out, x0 = inputs["out"], inputs["x0"]
-    same = out is not None and out.data_ptr() == x0.data_ptr() and out.stride() == x0.stride() and out.dtype == x0.dtype
+    same = (
+        out is not None
+        and out.data_ptr() == x0.data_ptr()
+        and out.stride() == x0.stride()
+        and out.dtype == x0.dtype
+    )
     pairs = [("out", "x0")] if not same else []
     pairs += [("out", "noise"), ("noise_out", "x0"), ("noise_out", "noise"), ("out", "noise_out")]
     for name, other in pairs:
@@ -114,7 +123,9 @@ def _cpp_reasons(**inputs: Any) -> list[str]:
     return reasons
 
 
-def _cpp(*, x0: Tensor, row: int | Tensor, out: Tensor | None, noise_out: Tensor | None, **inputs: Any) -> Tensor:
+def _cpp(
+    *, x0: Tensor, row: int | Tensor, out: Tensor | None, noise_out: Tensor | None, **inputs: Any
+) -> Tensor:
     out = torch.empty(x0.shape, dtype=torch.float32) if out is None else out
     rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
     torch.ops.fastdiff.add_noise_cpp(out, noise_out, x0, rows=rows, row=first, **inputs)

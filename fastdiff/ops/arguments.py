@@ -19,7 +19,9 @@ def check_tensor(op: str, name: str, value: object) -> None:
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
 
 
-def check_exactly(op: str, name: str, value: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...], like: Tensor) -> None:
+def check_exactly(
+    op: str, name: str, value: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...], like: Tensor
+) -> None:
     """A `ValueError` unless value is None or of this dtype and shape, on like's device."""
     if value is None:
         return
@@ -35,7 +37,9 @@ def check_like(op: str, name: str, value: Tensor | None, like: Tensor) -> None:
     check_tensor(op, name, value)
     if value.shape != like.shape or value.device != like.device or value.dtype not in (*FLOATS, like.dtype):
         allowed = "float32, float16 or bfloat16" if like.dtype in FLOATS else str(like.dtype)
-        raise ValueError(f"{op}: {name} must be {allowed} {tuple(like.shape)} on {like.device}, got {described(value)}")
+        raise ValueError(
+            f"{op}: {name} must be {allowed} {tuple(like.shape)} on {like.device}, got {described(value)}"
+        )
 
 
 def overlap(a: Tensor, b: Tensor) -> bool:

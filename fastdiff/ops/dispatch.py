@@ -88,7 +88,10 @@ def _why_not(backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
 
 
 def run(
-    op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any], check: Callable[[Mapping[str, Any]], None]
+    op: str,
+    backends: tuple[Backend, ...],
+    inputs: Mapping[str, Any],
+    check: Callable[[Mapping[str, Any]], None],
 ) -> Any:
     """Run the first backend that can, or raise a `ValueError` that says why none can.
 
@@ -121,7 +124,9 @@ def _refusal(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) 
     lines = [f"{op}: no backend can run these inputs:"]
     for name, value in inputs.items():
         if isinstance(value, Tensor):
-            lines.append(f"  {name}: {tuple(value.shape)} {value.dtype} {value.device} strides {value.stride()}")
+            lines.append(
+                f"  {name}: {tuple(value.shape)} {value.dtype} {value.device} strides {value.stride()}"
+            )
     for backend in backends:
         if _forced is not None and backend.name != _forced:
             lines.append(f"`{backend.name}`: not chosen, because `{_forced}` is forced")

@@ -15,13 +15,17 @@ from .arguments import check_exactly, check_tensor, described
 _OP = "normal"
 
 
-def reference(*, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype) -> Tensor:
+def reference(
+    *, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype
+) -> Tensor:
     """`normal` in plain torch."""
     flat = philox.normal(seeds, math.prod(shape), row=row, stream=stream, dtype=dtype)
     return flat.reshape(seeds.shape[0], *shape)
 
 
-def _cpp(*, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype) -> Tensor:
+def _cpp(
+    *, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype
+) -> Tensor:
     out = torch.empty(seeds.shape[0], *shape, dtype=dtype)
     rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
     torch.ops.fastdiff.normal_cpp(out, seeds, rows, first, stream)
@@ -61,7 +65,12 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 
 def normal(
-    seeds: Tensor, shape: Sequence[int], *, row: int | Tensor = 0, stream: int, dtype: torch.dtype = torch.float32
+    seeds: Tensor,
+    shape: Sequence[int],
+    *,
+    row: int | Tensor = 0,
+    stream: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Standard normal numbers, the same for a seed whatever the batch, its order or the number of processes.
 

@@ -68,16 +68,18 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     return [c0, c1, c2, c3]
 
 
-def _words(seeds: Tensor, count: int, row: int | Tensor, stream: int) -> Tensor:
+def _words(seeds: Tensor, count: int, row: int | Tensor, stream: int | Tensor) -> Tensor:
     """The words of elements 0 … 4*ceil(count/4) - 1 as (B, ceil(count/4), 4) int64."""
     if seeds.dtype != torch.int64 or seeds.dim() != 1:
-        raise TypeError(f"philox: seeds must be an int64 tensor of shape (B,), got {seeds.dtype} {tuple(seeds.shape)}")
+        raise TypeError(
+            f"philox: seeds must be an int64 tensor of shape (B,), got {seeds.dtype} {tuple(seeds.shape)}"
+        )
     if count < 0:
         raise ValueError(f"philox: count must be >= 0, got {count}")
     block = torch.arange((count + 3) // 4, device=seeds.device).unsqueeze(0)
     key = ((seeds & _MASK).unsqueeze(1), ((seeds >> 32) & _MASK).unsqueeze(1))
     rows = row.reshape(-1, 1) & _MASK if isinstance(row, Tensor) else torch.full_like(key[0], row & _MASK)
-    streams = torch.full_like(key[0], int(stream))
+    streams = stream if isinstance(stream, Tensor) else torch.full_like(key[0], int(stream))
     words = philox4x32((block & _MASK, rows, streams, block >> 32), key)
     return torch.stack(torch.broadcast_tensors(*words), dim=-1)
 
@@ -87,7 +89,12 @@ def _unit(words: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def uniform(
-    seeds: Tensor, count: int, *, row: int | Tensor = 0, stream: int, dtype: torch.dtype = torch.float32
+    seeds: Tensor,
+    count: int,
+    *,
+    row: int | Tensor = 0,
+    stream: int | Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Uniform numbers in (0, 1).
 
@@ -95,7 +102,7 @@ def uniform(
         seeds: (B,) int64, the 64 bits of each sample's seed.
         count: numbers per sample.
         row: row index, one for all or (B,) int64.
-        stream: which stream, see `Stream`.
+        stream: which stream, see `Stream`; or an int64 tensor ().
         dtype: float32 or float64.
 
     Returns:
@@ -117,7 +124,12 @@ def _cos_sin_turns(turns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normal(
-    seeds: Tensor, count: int, *, row: int | Tensor = 0, stream: int, dtype: torch.dtype = torch.float32
+    seeds: Tensor,
+    count: int,
+    *,
+    row: int | Tensor = 0,
+    stream: int | Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Standard normal numbers by Box-Muller from consecutive pairs of words.
 

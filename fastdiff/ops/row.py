@@ -2,7 +2,7 @@
 
 Every solver is a table of such rows (`fastdiff.solvers`), and `fastdiff.ops.solver_step` carries out one row.
 This file is the only place that knows the order of the columns; `csrc/include/fastdiff/row.h` is written from it
-by ``python -m fastdiff.ops.row``. Per element (a tensor whose coefficient is 0 is not read):
+by `cpp_header` (``make row.h``). Per element (a tensor whose coefficient is 0 is not read):
 
     x   = gain * x
     m   = g_c * m + g_u * m_u
@@ -16,7 +16,6 @@ by ``python -m fastdiff.ops.row``. Per element (a tensor whose coefficient is 0 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -112,7 +111,9 @@ def needs(row: Sequence[float], *, masked: bool = False, scaled: bool = False) -
 def slots(row: Sequence[float]) -> list[float]:
     """The history slots that a row reads or writes."""
     read = [row[column(f"slot_{k}")] for k in range(HISTORIES) if row[column(f"h_{k}")] != 0]
-    return read + [row[column(f"push_{k}_slot")] for k in range(PUSHES) if row[column(f"push_{k}")] != Push.NONE]
+    return read + [
+        row[column(f"push_{k}_slot")] for k in range(PUSHES) if row[column(f"push_{k}")] != Push.NONE
+    ]
 
 
 def cpp_header() -> str:
@@ -122,14 +123,10 @@ def cpp_header() -> str:
     samples = "".join(f"  k_sample_{name} = {i},\n" for i, name in enumerate(PER_SAMPLE))
     streams = "".join(f"  k_stream_{stream.name.lower()} = {stream.value},\n" for stream in Stream)
     return (
-        "// Written by `python -m fastdiff.ops.row`; do not edit.\n#pragma once\n\nnamespace fastdiff {\n\n"
+        "// Written by `make row.h` from fastdiff/ops/row.py; do not edit.\n#pragma once\n\nnamespace fastdiff {\n\n"
         f"enum RowColumn : int {{\n{entries}  k_row_width = {WIDTH},\n}};\n\n"
         f"enum RowPush : int {{\n{pushes}}};\n\n"
         f"enum RowPerSample : int {{\n{samples}  k_per_sample_width = {len(PER_SAMPLE)},\n}};\n\n"
         f"enum NoiseStream : int {{\n{streams}}};\n\n"
         f"constexpr int kHistories = {HISTORIES};\nconstexpr int kPushes = {PUSHES};\n\n}}  // namespace fastdiff\n"
     )
-
-
-if __name__ == "__main__":
-    sys.stdout.write(cpp_header())

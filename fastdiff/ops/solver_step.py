@@ -66,7 +66,9 @@ def _sum(like: Tensor, *terms: Tensor | float) -> Tensor:
     return total if isinstance(total, Tensor) else torch.full_like(like, total)
 
 
-def _noise(given: Tensor | None, seeds: Tensor | None, row: Coefficient, stream: Coefficient, x: Tensor) -> Tensor | None:
+def _noise(
+    given: Tensor | None, seeds: Tensor | None, row: Coefficient, stream: Coefficient, x: Tensor
+) -> Tensor | None:
     if given is not None or seeds is None:
         return given
     rows = row.to(torch.int64).expand(x.shape[0]) if isinstance(row, Tensor) else int(row)
@@ -116,7 +118,9 @@ def reference(
 ) -> Tensor:
     """One row in plain torch, in the dtype of x; see `solver_step`."""
     c = _Row(table, row)
-    own = dict(zip(PER_SAMPLE, per_sample.to(x.dtype).unbind(1), strict=True)) if per_sample is not None else {}
+    own = (
+        dict(zip(PER_SAMPLE, per_sample.to(x.dtype).unbind(1), strict=True)) if per_sample is not None else {}
+    )
 
     def pick(name: str) -> Coefficient:
         return own.get(name, c[name])
@@ -129,12 +133,14 @@ def reference(
     m = _sum(x, term("g_c", m), term("g_u", m_u))
     x0 = _sum(x, term("u_x", x), term("u_m", m), term("u_c", cond))
     low, high = _shaped(pick("lo"), x), _shaped(pick("hi"), x)
-    x0 = torch.maximum(torch.minimum(x0, torch.as_tensor(high, dtype=x.dtype)), torch.as_tensor(low, dtype=x.dtype))
+    x0 = torch.maximum(
+        torch.minimum(x0, torch.as_tensor(high, dtype=x.dtype)), torch.as_tensor(low, dtype=x.dtype)
+    )
     x0 = _shaped(pick("rho"), x) * x0
     eps = _sum(x, term("p_x", x), term("p_0", x0), term("p_m", m), term("p_u", m_u), term("p_c", cond))
     new = _sum(x, term("b", x), term("a", x0), term("q_m", m), term("q_u", m_u), term("d", cond))
-    for k in range(HISTORIES if history is not None else 0):
-        if not _is_zero(c[f"h_{k}"]):
+    for k in range(HISTORIES):
+        if history is not None and not _is_zero(c[f"h_{k}"]):
             new = new + _term(c[f"h_{k}"], _slot(history, c[f"slot_{k}"]), x)
     if not _is_zero(c["s"]):
         new = new + _scaled_noise(c, v, _noise(noise, seeds, c["noise_row"], c["stream"], x), x)
@@ -252,7 +258,13 @@ def _cpp_reasons(**inputs: Any) -> list[str]:
 
 
 def _cpp(
-    *, table: Tensor, row: int | Tensor, out: Tensor | None, x0_out: Tensor | None, history: Tensor | None, **inputs: Any
+    *,
+    table: Tensor,
+    row: int | Tensor,
+    out: Tensor | None,
+    x0_out: Tensor | None,
+    history: Tensor | None,
+    **inputs: Any,
 ) -> Tensor:
     out = torch.empty_like(inputs["x"]) if out is None else out
     counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)

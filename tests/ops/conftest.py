@@ -6,18 +6,25 @@ import torch
 
 from fastdiff.ops import extension, row
 
-needs_cpp = pytest.mark.skipif(bool(extension.MISSING), reason=f"the C++ backend is not here: {extension.MISSING}")
+needs_cpp = pytest.mark.skipif(
+    bool(extension.MISSING), reason=f"the C++ backend is not here: {extension.MISSING}"
+)
 SEEDS = torch.tensor([0, 1, 17, -5, 2**62 + 12345])
 
 
 def random_row(generator: np.random.Generator, density: float = 0.7) -> dict[str, float]:
     """Columns of a row in which each coefficient is set with probability `density`."""
     named = {name: float(generator.normal()) for name in row.COEFFICIENTS if generator.random() < density}
-    named |= {"lo": -abs(generator.normal()), "hi": abs(generator.normal())} if generator.random() < 0.7 else {}
+    named |= (
+        {"lo": -abs(generator.normal()), "hi": abs(generator.normal())} if generator.random() < 0.7 else {}
+    )
     named |= {f"slot_{k}": float(generator.integers(0, 4)) for k in range(3)}
     named |= {"push_0": float(generator.integers(0, 4)), "push_0_slot": 0.0}
     named |= {"push_1": float(generator.integers(0, 4)), "push_1_slot": float(generator.integers(1, 4))}
-    return named | {"stream": float(generator.integers(0, 6)), "noise_row": float(generator.integers(0, 1000))}
+    return named | {
+        "stream": float(generator.integers(0, 6)),
+        "noise_row": float(generator.integers(0, 1000)),
+    }
 
 
 def random_inputs(generator: np.random.Generator, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -36,7 +43,9 @@ def random_inputs(generator: np.random.Generator, shape: tuple[int, ...]) -> dic
 
     names = ("m", "m_u", "v", "cond", "known")
     inputs = {name: tensor() for name in names}
-    inputs["mask"] = torch.from_numpy(generator.integers(0, 3, size=(shape[0], 1, *shape[2:])) / 2.0).float().expand(shape)
+    inputs["mask"] = (
+        torch.from_numpy(generator.integers(0, 3, size=(shape[0], 1, *shape[2:])) / 2.0).float().expand(shape)
+    )
     return inputs | {"seeds": torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, size=shape[0]))}
 
 

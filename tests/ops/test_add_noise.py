@@ -30,12 +30,17 @@ def test_cpp_is_as_exact_as_torch(seed, sizes, batch, dtype, offset, made):
     if len(shape) == 4 and generator.random() < 0.5:
         x0 = x0.contiguous(memory_format=torch.channels_last)
     alpha, sigma = (torch.from_numpy(generator.random(batch)).float() for _ in range(2))
-    inputs = {"seeds": torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, size=batch)), "offset": offset}
+    inputs = {
+        "seeds": torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, size=batch)),
+        "offset": offset,
+    }
     inputs["row"] = torch.from_numpy(generator.integers(0, 2**32, size=batch))
     noise = None if made else torch.from_numpy(generator.normal(size=shape)).float()
     double = None if noise is None else noise.double()
     with use_backend("torch"):
-        exact = add_noise(x0.double(), alpha.double(), sigma.double(), noise=double, return_noise=True, **inputs)
+        exact = add_noise(
+            x0.double(), alpha.double(), sigma.double(), noise=double, return_noise=True, **inputs
+        )
         plain = add_noise(x0, alpha, sigma, noise=noise, return_noise=True, **inputs)
     with use_backend("cpp"):
         ours = add_noise(x0, alpha, sigma, noise=noise, return_noise=True, **inputs)
@@ -97,7 +102,9 @@ def test_gradient_reaches_the_image():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compiles_as_one_graph(backend):
     x0, alpha, sigma, seeds = torch.randn(2, 3, 8, 8), torch.rand(2), torch.rand(2), torch.arange(2)
-    step = torch.compile(lambda x: add_noise(x, alpha, sigma, seeds=seeds), fullgraph=True, backend="aot_eager")
+    step = torch.compile(
+        lambda x: add_noise(x, alpha, sigma, seeds=seeds), fullgraph=True, backend="aot_eager"
+    )
     with use_backend(backend), torch.no_grad():
         assert (step(x0) - add_noise(x0, alpha, sigma, seeds=seeds)).abs().max() < 1e-5
 
@@ -107,7 +114,18 @@ def test_compiles_as_one_graph(backend):
 def test_opcheck(layout):
     x0 = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout)
     dense = torch.empty(x0.shape)
-    arguments = (dense, torch.empty(x0.shape), x0, torch.rand(2), torch.rand(2), torch.arange(2), None, 3, None, 0.1)
+    arguments = (
+        dense,
+        torch.empty(x0.shape),
+        x0,
+        torch.rand(2),
+        torch.rand(2),
+        torch.arange(2),
+        None,
+        3,
+        None,
+        0.1,
+    )
     torch.library.opcheck(torch.ops.fastdiff.add_noise_cpp.default, arguments)
     torch.library.opcheck(torch.ops.fastdiff.normal_cpp.default, (dense, torch.arange(2), None, 3, 1))
 
@@ -131,7 +149,12 @@ def test_opcheck(layout):
     ],
 )
 def test_wrong_input(backend, changes, message):
-    inputs = {"x0": torch.zeros(2, 3, 4, 4), "alpha": torch.ones(2), "sigma": torch.ones(2), "seeds": torch.arange(2)}
+    inputs = {
+        "x0": torch.zeros(2, 3, 4, 4),
+        "alpha": torch.ones(2),
+        "sigma": torch.ones(2),
+        "seeds": torch.arange(2),
+    }
     inputs |= changes
     with use_backend(backend), pytest.raises((TypeError, ValueError), match=f"add_noise: .*{message}"):
         add_noise(inputs.pop("x0"), inputs.pop("alpha"), inputs.pop("sigma"), **inputs)

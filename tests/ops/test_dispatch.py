@@ -18,7 +18,9 @@ def test_forcing_is_undone_even_after_an_error():
 
 
 def test_unknown_backend_lists_the_known():
-    with pytest.raises(ValueError, match="use_backend: backend must be one of cuda, triton, cpp, torch, got 'cublas'"):
+    with pytest.raises(
+        ValueError, match="use_backend: backend must be one of cuda, triton, cpp, torch, got 'cublas'"
+    ):
         with use_backend("cublas"):
             pass
 
@@ -35,7 +37,12 @@ def test_wrong_environment_is_refused(name, value, message):
 
     if name == "FASTDIFF_CPU" and extension.MISSING:
         pytest.skip(f"the C++ backend is not here: {extension.MISSING}")
-    run = subprocess.run([sys.executable, "-c", "import fastdiff.ops"], env=os.environ | {name: value}, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", "import fastdiff.ops"],
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode != 0 and message in run.stderr
 
 
@@ -53,7 +60,11 @@ def test_other_instruction_sets_compute_the_same(isa):
         pytest.skip(f"the C++ backend is not here: {extension.MISSING}")
     if isa == "avx2" and extension.instruction_set() == "baseline":
         pytest.skip("this processor has no AVX2")
-    tests = [str(path) for path in sorted(__import__("pathlib").Path(__file__).parent.glob("test_*.py")) if "dispatch" not in path.name]
+    tests = [
+        str(path)
+        for path in sorted(__import__("pathlib").Path(__file__).parent.glob("test_*.py"))
+        if "dispatch" not in path.name
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "exact or hand or layout or named", *tests]
     run = subprocess.run(command, env=os.environ | {"FASTDIFF_CPU": isa}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]

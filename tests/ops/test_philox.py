@@ -33,7 +33,9 @@ def _by_hand(seed: int, row: int, stream: int, element: int) -> float:
     seed %= 2**64
     block = element // 4
     counter = (block % 2**32, row, stream, block >> 32)
-    words = philox.philox4x32(tuple(map(torch.tensor, counter)), (torch.tensor(seed % 2**32), torch.tensor(seed >> 32)))
+    words = philox.philox4x32(
+        tuple(map(torch.tensor, counter)), (torch.tensor(seed % 2**32), torch.tensor(seed >> 32))
+    )
     pair = [int(word) for word in words][2 * (element % 4 // 2) :][:2]
     u0, u1 = (((word >> 9) + 0.5) * 2.0**-23 for word in pair)
     turn = math.cos(2 * math.pi * u1) if element % 2 == 0 else math.sin(2 * math.pi * u1)
@@ -46,7 +48,9 @@ def test_counter_layout(backend):
         drawn = normal(SEEDS, (3, 7, 5), row=2**31 + 9, stream=3).flatten(1)
     for sample, seed in enumerate(SEEDS.tolist()):
         for element in (0, 1, 2, 3, 4, 63, 64, 104):
-            assert drawn[sample, element].item() == pytest.approx(_by_hand(seed, 2**31 + 9, 3, element), abs=3e-6)
+            assert drawn[sample, element].item() == pytest.approx(
+                _by_hand(seed, 2**31 + 9, 3, element), abs=3e-6
+            )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,7 +10,7 @@ HEADER = Path(__file__).parents[2] / "csrc" / "include" / "fastdiff" / "row.h"
 
 
 def test_the_header_is_the_one_this_file_writes():
-    assert HEADER.read_text() == row.cpp_header(), "run `python -m fastdiff.ops.row > csrc/include/fastdiff/row.h`"
+    assert HEADER.read_text() == row.cpp_header(), "run `make row.h`"
 
 
 def test_defaults_and_names():

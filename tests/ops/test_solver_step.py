@@ -29,7 +29,11 @@ def to_double(inputs):
 
 @needs_cpp
 @settings(max_examples=80, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 40), min_size=0, max_size=3), batch=st.integers(0, 5))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    sizes=st.lists(st.integers(1, 40), min_size=0, max_size=3),
+    batch=st.integers(0, 5),
+)
 def test_cpp_is_as_exact_as_torch(seed, sizes, batch):
     generator = np.random.default_rng(seed)
     shape = (batch, int(generator.integers(1, 4)), *sizes)
@@ -52,7 +56,16 @@ BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_formula_by_hand(backend):
-    columns = STEP | {"gain": 2.0, "g_c": 3.0, "g_u": -2.0, "u_c": 0.5, "rho": 0.5, "p_x": 1.0, "p_0": -1.0, "d": 0.125}
+    columns = STEP | {
+        "gain": 2.0,
+        "g_c": 3.0,
+        "g_u": -2.0,
+        "u_c": 0.5,
+        "rho": 0.5,
+        "p_x": 1.0,
+        "p_0": -1.0,
+        "d": 0.125,
+    }
     columns |= {"h_0": 0.25, "slot_0": 1.0, "push_0": 3.0, "push_0_slot": 0.0}
     x, m, m_u, c = (torch.full((1, 1), value) for value in (0.3, 0.4, 0.1, -0.2))
     history = torch.tensor([0.0, 8.0]).reshape(2, 1, 1)
@@ -135,8 +148,15 @@ def test_gradients_flow_through_the_reference():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compiles_as_one_graph(backend):
-    table, x, m, seeds = table_of(STEP | {"s": 0.3}), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.arange(2)
-    step = torch.compile(lambda x, m: solver_step(table, 0, x, m, seeds=seeds), fullgraph=True, backend="aot_eager")
+    table, x, m, seeds = (
+        table_of(STEP | {"s": 0.3}),
+        torch.randn(2, 3, 8, 8),
+        torch.randn(2, 3, 8, 8),
+        torch.arange(2),
+    )
+    step = torch.compile(
+        lambda x, m: solver_step(table, 0, x, m, seeds=seeds), fullgraph=True, backend="aot_eager"
+    )
     with use_backend(backend), torch.no_grad():
         assert (step(x, m) - solver_step(table, 0, x, m, seeds=seeds)).abs().max() < 1e-5
 
@@ -145,7 +165,16 @@ def test_compiles_as_one_graph(backend):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_opcheck(layout):
     x, m = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5).contiguous(memory_format=layout)
-    arguments = (torch.empty_like(x), torch.empty_like(x), torch.randn(1, *x.shape), table_of(STEP), None, 0, x, m)
+    arguments = (
+        torch.empty_like(x),
+        torch.empty_like(x),
+        torch.randn(1, *x.shape),
+        table_of(STEP),
+        None,
+        0,
+        x,
+        m,
+    )
     torch.library.opcheck(torch.ops.fastdiff.solver_step_cpp.default, arguments)
 
 
@@ -178,7 +207,10 @@ def wrong(**changes):
         ({"table": table_of({"s": 1.0}), "seeds": torch.arange(3)}, "seeds must be"),
         ({"table": table_of({"d": 1.0})}, "cond must be given"),
         ({"table": table_of({"h_0": 1.0})}, "history must be given"),
-        ({"table": table_of({"h_0": 1.0, "slot_0": 2.0}), "history": torch.zeros(2, 2, 3, 4, 4)}, "history must have the slots"),
+        (
+            {"table": table_of({"h_0": 1.0, "slot_0": 2.0}), "history": torch.zeros(2, 2, 3, 4, 4)},
+            "history must have the slots",
+        ),
         ({"table": table_of({"push_0": 5.0}), "history": torch.zeros(2, 2, 3, 4, 4)}, "push must be"),
         ({"history": torch.zeros(2, 2, 3, 4)}, "history must be"),
         ({"per_sample": torch.zeros(2, 5)}, "per_sample must be"),
@@ -191,7 +223,9 @@ def test_wrong_input(backend, changes, message):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("pair", [("out", "m"), ("x0_out", "x"), ("history", "x"), ("out", "x0_out"), ("out", "shifted x")])
+@pytest.mark.parametrize(
+    "pair", [("out", "m"), ("x0_out", "x"), ("history", "x"), ("out", "x0_out"), ("out", "shifted x")]
+)
 def test_overlapping_memory_is_refused(backend, pair):
     block = torch.zeros(200)
     shared, shifted = block[:96].reshape(2, 3, 4, 4), block[1:97].reshape(2, 3, 4, 4)
@@ -209,7 +243,9 @@ def test_refusal_names_inputs_and_reasons():
     with use_backend("cpp"), pytest.raises(ValueError) as error:
         wrong(x=x, m=x.clone(), table=table_of(STEP, torch.float64))
     text = str(error.value)
-    assert "solver_step: no backend can run these inputs" in text and "x: (2, 3, 4, 4) torch.float64 cpu" in text
+    assert (
+        "solver_step: no backend can run these inputs" in text and "x: (2, 3, 4, 4) torch.float64 cpu" in text
+    )
     assert "`cpp`: " in text and "`torch`: not chosen, because `cpp` is forced" in text
     with use_backend("triton"), pytest.raises(ValueError, match="`triton`: solver_step has no such backend"):
         wrong()

@@ -1,4 +1,4 @@
-// Written by `python -m fastdiff.ops.row`; do not edit.
+// Written by `make row.h` from fastdiff/ops/row.py; do not edit.
 #pragma once
 
 namespace fastdiff {

@@ -10,7 +10,8 @@ constexpr int kMaxDims = 8;
 
 enum class Element : int { f32, f16, bf16 };
 
-// A tensor (B, ...) in any strides; sizes and strides of one sample, innermost last, neighbours merged where dense.
+// A tensor (B, ...) in any strides; sizes and strides of one sample, innermost last, neighbours merged where
+// dense.
 struct Source {
   const void* data = nullptr;
   Element element = Element::f32;
