@@ -103,6 +103,9 @@ class TrainConfig:
     """Seed of the weights, the order of the data and all noise."""
     device: str = "auto"
     """A torch device such as cpu or cuda:1; auto: a GPU where there is one."""
+    compile: bool = False
+    """Let torch.compile make the network faster; the first step then takes minutes. Resuming with another value of
+    this, or on another device, continues to the same weights up to rounding only."""
     log_every: int = 50
     """Steps between lines of the log."""
     checkpoint_every: int = 1000
@@ -148,7 +151,7 @@ class TrainConfig:
 
 #: Options that may differ between a run and its continuation.
 FREE = (
-    *("out", "data", "device", "resume", "progress", "tensorboard"),
+    *("out", "data", "device", "compile", "resume", "progress", "tensorboard"),
     *("log_every", "checkpoint_every", "sample_every", "keep", "steps", "store"),
 )
 

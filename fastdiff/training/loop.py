@@ -82,7 +82,8 @@ class Trainer:
         self.facts = data_facts(data)
         self.done = 0
         self._restore()
-        self.parallel = processes.wrap(self.net)
+        compiled = torch.compile(self.net, dynamic=False) if config.compile else self.net
+        self.parallel = processes.wrap(compiled)  # type: ignore[arg-type]
         self._sum, self._count = torch.zeros((), device=processes.device), 0
 
     # -- the loop -----------------------------------------------------------------------------------------------

@@ -214,3 +214,22 @@ def test_step_seeds_differ() -> None:
     seeds = {step_seed(s, k, r) for s in range(3) for k in range(50) for r in range(2)}
     assert len(seeds) == 300
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_compile_wraps_the_network_that_is_trained(
+    shapes: Dataset, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def eager_compile(net: torch.nn.Module, **_: object) -> Any:
+        def run(*inputs: Any, **more: Any) -> torch.Tensor:
+            calls.append(net)
+            return net(*inputs, **more)
+
+        return run
+
+    plain = train(config, shapes)
+    monkeypatch.setattr(torch, "compile", eager_compile)
+    compiled = train(dataclasses.replace(config, compile=True, out=str(tmp_path / "compiled")), shapes)
+    assert len(calls) == config.steps
+    assert_same_bits(plain.net.state_dict(), compiled.net.state_dict())
