@@ -55,7 +55,11 @@ def table_of(columns: dict[str, float], dtype: torch.dtype = torch.float32) -> t
 
 
 def assert_as_exact_as_torch(ours: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> None:
-    """error <= 2 x torch's own error in the same dtype + 2 ulp of the output's largest value."""
-    allowed = 2 * (plain.double() - exact).abs().max() + 2 * torch.finfo(plain.dtype).eps * exact.abs().max()
+    """error <= 2 x torch's own error in the same dtype + 2 ulp of the output's largest value.
+
+    Of few elements the largest error is a matter of luck: torch may happen to be exact. There the floor is 16 ulp.
+    """
+    floor = (2 if exact.numel() >= 64 else 16) * torch.finfo(plain.dtype).eps
+    allowed = 2 * (plain.double() - exact).abs().max() + floor * exact.abs().max()
     error = (ours.double() - exact).abs().max()
     assert error <= allowed, f"error {error:.3e}, allowed {allowed:.3e}"

@@ -14,7 +14,7 @@ BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 
 
 @needs_cpp
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),

@@ -28,7 +28,7 @@ def to_double(inputs):
 
 
 @needs_cpp
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 40), min_size=0, max_size=3),
