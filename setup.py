@@ -6,6 +6,7 @@ Without a C++ compiler (or with FASTDIFF_NO_EXT=1) the package installs all the 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -15,6 +16,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
+FACTS = "_build_info.json"
 TORCH_TARGET = "0x020b000000000000"  # the oldest torch whose stable ABI this code may use: 2.11
 X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -33,27 +35,39 @@ def is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
+def torch_version() -> str:
+    """The torch that the headers belong to."""
+    import torch
+
+    return str(torch.__version__)
+
+
 def instruction_sets() -> dict[str, list[str]]:
     """Name of each instruction set that the kernels are compiled for, with its compiler flags."""
     return {"baseline": [], **(X86_FLAGS if is_x86() else {})}
 
 
 class BuildExtension(build_ext):
-    """Compiles every kernel once per instruction set, and turns a failing build into a visible notice."""
+    """Compiles every kernel once per instruction set; a failing build becomes a reason that `fastdiff info` tells."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Build, or write down why not."""
+        facts: dict[str, object] = {"torch": torch_version(), "instruction_sets": list(instruction_sets())}
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.unlink(missing_ok=True)
         try:
             ext.extra_objects = self.kernel_objects(ext)
             super().build_extension(ext)
         except Exception as error:
             if os.environ.get("FASTDIFF_REQUIRE_EXT") == "1":
                 raise
-            print(
-                f"fastdiff: the C++ backend was not built, plain torch is used instead: {error}",
-                file=sys.stderr,
-            )
+            facts["error"] = f"the C++ compiler failed: {error}"
+            print(f"fastdiff: plain torch is used, because {facts['error']}", file=sys.stderr)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.with_name(FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     def kernel_objects(self, ext: Extension) -> list[str]:
+        """Object files of csrc/cpu, all instruction sets."""
         sources = sorted(str(path) for path in (CSRC / "cpu").glob("*.cpp") if path.stem != "select")
         objects: list[str] = []
         for name, flags in instruction_sets().items():
@@ -68,16 +82,14 @@ class BuildExtension(build_ext):
         return objects
 
     def copy_extensions_to_source(self) -> None:
-        """Editable installs: copy what was built, nothing when nothing was."""
-        self.extensions = [
-            ext
-            for ext in self.extensions
-            if Path(self.get_ext_fullpath(ext.name)).exists() or self._built(ext)
-        ]
-        super().copy_extensions_to_source()
-
-    def _built(self, ext: Extension) -> bool:
-        return (Path(self.build_lib) / self.get_ext_filename(self.get_ext_fullname(ext.name))).exists()
+        """Editable installs: what was built goes beside the sources, and what an older build left there goes away."""
+        for ext in self.extensions:
+            built = Path(self.build_lib) / self.get_ext_filename(self.get_ext_fullname(ext.name))
+            beside = Path(self.get_ext_fullpath(ext.name))
+            for source, target in ((built, beside), (built.with_name(FACTS), beside.with_name(FACTS))):
+                target.unlink(missing_ok=True)
+                if source.exists():
+                    self.copy_file(str(source), str(target))
 
 
 def extensions() -> list[Extension]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+from pathlib import Path
 
 import torch
 
 INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
+
+
+def _why_not_built() -> str:
+    facts = Path(__file__).parents[1] / "_build_info.json"
+    told = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    return str(told.get("error", "torch was not there at installation, or FASTDIFF_NO_EXT was set"))
 
 
 def _load() -> str:
@@ -16,7 +24,7 @@ def _load() -> str:
     except ModuleNotFoundError as error:
         if error.name != "fastdiff._C":
             raise
-        return "fastdiff._C was not built (no C++ compiler at installation, or FASTDIFF_NO_EXT was set)"
+        return f"fastdiff._C was not built: {_why_not_built()}"
     except (ImportError, OSError) as error:
         return f"fastdiff._C was built but does not load: {error}"
     return ""
