@@ -80,7 +80,9 @@ def test_attention_refuses_heads_that_do_not_divide() -> None:
 def test_sinusoidal_code() -> None:
     code = sinusoidal(torch.tensor([0.0, 2.5]), 8)
     frequencies = 10_000.0 ** -(torch.arange(4) / 3)
-    torch.testing.assert_close(code[1], torch.cat((torch.sin(2.5 * frequencies), torch.cos(2.5 * frequencies))))
+    torch.testing.assert_close(
+        code[1], torch.cat((torch.sin(2.5 * frequencies), torch.cos(2.5 * frequencies)))
+    )
     assert torch.equal(code[0], torch.tensor([0.0] * 4 + [1.0] * 4))
 
 

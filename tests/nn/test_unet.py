@@ -116,7 +116,9 @@ def test_channels_last_gives_the_same_result() -> None:
 
 
 def test_a_size_that_cannot_be_halved_is_refused_in_words() -> None:
-    with pytest.raises(ValueError, match=r"UNet: height and width must be multiples of 4 .* got 9 x 8.*size_policy='pad'"):
+    with pytest.raises(
+        ValueError, match=r"UNet: height and width must be multiples of 4 .* got 9 x 8.*size_policy='pad'"
+    ):
         call(UNet(**SMALL, patch=2), height=9)
 
 
