@@ -150,7 +150,7 @@ class Plan:
         check_weights(self.source.net)
         with evaluating(self.source.net):
             result = run(task, self._initial(part, noise, len(seeds)))
-        return self._finite(result, seeds)
+        return self._within_range(self._finite(result, seeds))
 
     def _evaluator(self, part: Inputs) -> Evaluator:
         guided = any(map(self.table.second_branch, range(len(self.table))))
@@ -185,6 +185,14 @@ class Plan:
                 f"sample: cond must be (num, {self.source.shape}) for {self.table.solver}, got {got}"
             )
         return cond.to(self.place.state)
+
+    def _within_range(self, result: Tensor) -> Tensor:
+        """The result with its last state clamped as x0 is: multistep solvers may overshoot in their last step."""
+        table = self.table
+        if table["i_y"][-1] == 1 and table["i_s"][-1] == 0:
+            last = result[-1] if self.hooks["trajectory"] else result
+            last.clamp_(float(table["lo"][-1]), float(table["hi"][-1]))
+        return result
 
     def _finite(self, result: Tensor, seeds: Sequence[int]) -> Tensor:
         """The result; NaN is a fault of weights, network or schedule, never an image."""

@@ -49,6 +49,14 @@ def test_starts_from_zero_terminal_snr(name: str, prediction: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_result_is_in_the_range_it_was_clipped_to(name: str) -> None:
+    network = MixtureNetwork(SCHEDULE, "v", [-1.0, 1.0], [0.05, 0.05])
+    states = sample(network, 7, solver=name, shape=(2,), num=200, clip=(-0.5, 0.75), trajectory=True)
+    assert (float(states[-1].min()), float(states[-1].max())) == (-0.5, 0.75)
+    assert float(states[0].max()) > 0.75
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 def test_noise_of_rows_is_distinct(name: str) -> None:
     table = SOLVERS[name](SCHEDULE, "v", 20)
     noisy = table["s"] != 0
