@@ -236,7 +236,7 @@ def test_progress_shows_on_stderr(capsys) -> None:
 
 
 REFUSED = [
-    ({"solver": "dimm"}, "solver must be one of ddim, ddpm"),
+    ({"solver": "dimm"}, "solver must be one of ddpm, ddim, euler"),
     ({"solver": 3}, "solver must be a name, a function or a table"),
     ({"schedule": "cosin"}, "name must be one of linear, scaled_linear, cosine, sigmoid"),
     ({"schedule": 5}, "schedule must be a Schedule or a name"),
