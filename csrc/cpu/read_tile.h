@@ -60,13 +60,17 @@ static void gather(const Source& source, const Tile& tile, float* buffer) {
   }
 }
 
+// Where the tile lies, if the sample is dense float32; else null.
+static inline const float* dense_tile(const Source& source, const Tile& tile) {
+  if (source.element != Element::f32 || source.dims != 1 || source.strides[0] != 1) return nullptr;
+  return static_cast<const float*>(source.data) + tile.sample * source.sample_stride + tile.begin;
+}
+
 // The tile as float32: in place where the sample is dense float32, else copied into the buffer; null stays
 // null.
 static inline const float* read_tile(const Source& source, const Tile& tile, float* buffer) {
   if (!source) return nullptr;
-  if (source.element == Element::f32 && source.dims == 1 && source.strides[0] == 1) {
-    return static_cast<const float*>(source.data) + tile.sample * source.sample_stride + tile.begin;
-  }
+  if (const float* dense = dense_tile(source, tile)) return dense;
   gather(source, tile, buffer);
   return buffer;
 }

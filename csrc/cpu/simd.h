@@ -69,10 +69,22 @@ static inline Ints to_ints(Floats v) {
   return __builtin_convertvector(v, Ints);
 }
 
-// NaN stays NaN.
+// NaN stays NaN: min and max return their second operand when one is NaN.
 static inline Floats clamp(Floats v, Floats low, Floats high) {
+#if FASTDIFF_LANES == 16
+  return (Floats)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)v));
+#elif FASTDIFF_LANES == 8
+  return (Floats)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)v));
+#else
   v = v > high ? high : v;
   return v < low ? low : v;
+#endif
+}
+
+// Asks for n floats that are used soon; a page's first lines are out of reach of the processor's own
+// prefetching.
+static inline void prefetch(const float* p, int n) {
+  for (int i = 0; i < n; i += 16) __builtin_prefetch(p + i);
 }
 
 static inline Floats square_root(Floats v) {

@@ -243,6 +243,10 @@ static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buf
   const int64_t at = tile.sample * args.samples.count + tile.begin;
   const int64_t ring = args.samples.batch * args.samples.count;
   const Coefficients c(row, args.per_sample ? args.per_sample + tile.sample * k_per_sample_width : nullptr);
+  if (row[k_s] != 0.0f) {  // what the step reads arrives while the noise is made
+    prefetch(args.x + at, tile.count);
+    if (const float* m = args.m ? dense_tile(args.m, tile) : nullptr) prefetch(m, tile.count);
+  }
   const Term noise = solver_noise(args, tile, buffers);  // first: it may use the buffer of m
   const bool pair = (c.uses_m() && c.g_u != 0) || c.q_u != 0 || c.p_u != 0;
   const auto slot = [&](int which) { return args.history + static_cast<int64_t>(row[which]) * ring + at; };
