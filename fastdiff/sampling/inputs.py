@@ -73,7 +73,7 @@ def checked_labels(labels: Labels | None, num: int, num_classes: int | None) -> 
     """
     if labels is None:
         return None
-    given = torch.as_tensor(labels)
+    given = _as_tensor(labels)
     if given.numel() == 0:
         raise ValueError(f"sample: labels must be 1 ... num = {num} of them, got 0")
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool or given.ndim > 1:
@@ -90,6 +90,13 @@ def checked_labels(labels: Labels | None, num: int, num_classes: int | None) -> 
         limit = "" if num_classes is None else f" ... {num_classes - 1} (or {num_classes} for none)"
         raise ValueError(f"sample: labels must be in 0{limit}, got {low if low < 0 else high}")
     return given.repeat(-(-num // len(given)))[:num]
+
+
+def _as_tensor(labels: Labels) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"sample: labels must be integers (one, or a list), got {labels!r}") from None
 
 
 def checked_cond(cond: Cond | None, num: int) -> dict[str, Tensor]:

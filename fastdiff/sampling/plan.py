@@ -94,7 +94,7 @@ def _place(source: Source, device: torch.device | str | None, dtype: torch.dtype
     if dtype not in _DTYPES:
         raise ValueError(f"sample: dtype must be float16, bfloat16, float32 or float64, got {dtype}")
     weight = source.parameter()
-    where = torch.device(device if device is not None else "cpu" if weight is None else weight.device)
+    where = checked_device(device if device is not None else "cpu" if weight is None else weight.device)
     if source.module is not None and weight is not None and weight.device != where:
         source.module.to(where)
     if dtype == torch.float64 and where.type != "cpu":
@@ -102,6 +102,25 @@ def _place(source: Source, device: torch.device | str | None, dtype: torch.dtype
     state = torch.float64 if dtype == torch.float64 else torch.float32
     entry = None if weight is None or weight.dtype == state else weight.dtype
     return Place(where, state, entry, dtype if dtype in _HALF and entry not in _HALF else None)
+
+
+def checked_device(device: torch.device | str) -> torch.device:
+    """A device that is there and holds numbers.
+
+    Raises:
+        ValueError: for another.
+    """
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"sample: device must be a device that is there, got {str(device)!r}: {reason}"
+        ) from None
+    if where.type == "meta":
+        raise ValueError("sample: device must hold numbers, got 'meta'")
+    return where
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ def make_table(
 
 def _timing(steps: Steps, spacing: str | Sequence[float]) -> tuple[int, dict[str, Any]]:
     """(number of steps, options that say which times) from the two arguments that may hold the list of times."""
+    if isinstance(steps, str):
+        raise TypeError(f"sample: steps must be an integer or a list of times, got {steps!r}")
     if isinstance(spacing, str):
         if isinstance(steps, Sequence):
             return len(steps), {"timesteps": list(steps)}
