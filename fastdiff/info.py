@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "numpy", "safetensors", "tqdm", "triton", "tyro", "pillow", "accelerate", "tensorboard")
-VARIABLES = ("FASTDIFF_BACKEND", "FASTDIFF_DEBUG", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+VARIABLES = ("FASTDIFF_BACKEND", "FASTDIFF_CPU", "FASTDIFF_DEBUG", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 ABSENT = "not installed"
 
 
@@ -72,10 +72,17 @@ def _build() -> dict[str, Any]:
         "extension": extension.MISSING or "loaded",
         "file": Path(found.origin).name if found is not None and found.origin else None,
     }
+    if not extension.MISSING:
+        facts["runs"] = extension.instruction_set()
     note = Path(__file__).with_name("_build_info.json")
     if note.is_file():
-        facts.update(json.loads(note.read_text(encoding="utf-8")))
+        built = json.loads(note.read_text(encoding="utf-8"))
+        facts |= {f"built_{name}": _listed(value) for name, value in built.items()}
     return facts
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _ops() -> dict[str, dict[str, str]]:
