@@ -58,7 +58,7 @@ class SampleOptions:
     solver: str = "ddim"
     """Name of the solver."""
     spacing: str = "trailing"
-    """Which times are visited: trailing, leading, linspace or quad."""
+    """How the visited times are spread, such as trailing, leading, linspace or quad."""
     eta: float = 0.0
     """Noise of ddim: 0 none, 1 as much as ddpm."""
     guidance: float = 1.0
