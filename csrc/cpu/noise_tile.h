@@ -49,16 +49,29 @@ struct TileKeys {
   }
 };
 
-static inline Counters philox(Longs block, const TileKeys& keys) {
-  const Longs first = multiply_low_halves(block, kMultiplier0);
-  const Longs second = multiply_low_halves((first >> 32) ^ keys.first_k1, kMultiplier1);
-  Counters c{(second >> 32) ^ keys.second_c1, second, keys.second_0 ^ first, keys.second_c3};
+// Counters worked on side by side: their chains of multiplications hide each other's latency. As many as the
+// registers hold.
+constexpr int kChains = kLanes == 16 ? 4 : 2;
+
+static inline void philox(Counters (&c)[kChains], Longs block, const TileKeys& keys) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kChains;
+       ++i) {  // chain 0: even counters, chain 1: odd, chain 2: even ones of the next vector, ...
+    const Longs first =
+        multiply_low_halves(block + static_cast<uint64_t>(i / 2 * kLanes + i % 2), kMultiplier0);
+    const Longs second = multiply_low_halves((first >> 32) ^ keys.first_k1, kMultiplier1);
+    c[i] = {(second >> 32) ^ keys.second_c1, second, keys.second_0 ^ first, keys.second_c3};
+  }
 #pragma GCC unroll 8
   for (int round = 2; round < kRounds; ++round) {
-    const Longs p0 = multiply_low_halves(c.c0, kMultiplier0), p1 = multiply_low_halves(c.c2, kMultiplier1);
-    c = {exclusive_or(p1 >> 32, c.c1, keys.k0[round]), p1, exclusive_or(p0 >> 32, c.c3, keys.k1[round]), p0};
+#pragma GCC unroll 4
+    for (int i = 0; i < kChains; ++i) {
+      const Longs p0 = multiply_low_halves(c[i].c0, kMultiplier0),
+                  p1 = multiply_low_halves(c[i].c2, kMultiplier1);
+      c[i] = {exclusive_or(p1 >> 32, c[i].c1, keys.k0[round]), p1,
+              exclusive_or(p0 >> 32, c[i].c3, keys.k1[round]), p0};
+    }
   }
-  return c;
 }
 
 // -2 ln u for u = ((word >> 9) + 1/2) * 2**-23. The polynomial is fitted to -2 ln(1 + f) = -2 f + f*f*q(f) on
@@ -110,14 +123,18 @@ static void normal_tile(const NoiseKey& key, int64_t begin, int count, float* bu
   Longs lanes;
   for (int i = 0; i < kLanes / 2; ++i) lanes[i] = static_cast<uint64_t>(2 * i);
   const TileKeys keys(key, static_cast<uint64_t>(begin) / 4);
+  constexpr int kStep = kChains / 2;  // vectors of each word that one call makes
   const int vectors = (count + 4 * kLanes - 1) / (4 * kLanes) * 4;
-  for (int v = 0; v < vectors; v += 4) {
-    const Longs block = lanes + (static_cast<uint64_t>(begin) / 4 + static_cast<uint64_t>(v / 4 * kLanes));
-    const Counters even = philox(block, keys), odd = philox(block + 1, keys);
-    words[v] = zip_low_halves(even.c0, odd.c0);
-    words[v + 1] = zip_low_halves(even.c1, odd.c1);
-    words[v + 2] = zip_low_halves(even.c2, odd.c2);
-    words[v + 3] = zip_low_halves(even.c3, odd.c3);
+  for (int v = 0; v < vectors; v += 4 * kStep) {
+    Counters c[kChains];
+    philox(c, lanes + (static_cast<uint64_t>(begin) / 4 + static_cast<uint64_t>(v / 4 * kLanes)), keys);
+    for (int k = 0; k < kStep; ++k) {
+      const Counters &even = c[2 * k], &odd = c[2 * k + 1];
+      words[v + 4 * k] = zip_low_halves(even.c0, odd.c0);
+      words[v + 4 * k + 1] = zip_low_halves(even.c1, odd.c1);
+      words[v + 4 * k + 2] = zip_low_halves(even.c2, odd.c2);
+      words[v + 4 * k + 3] = zip_low_halves(even.c3, odd.c3);
+    }
   }
   for (int v = 0; v < vectors; v += 4) {
     Floats a, b, c, d;

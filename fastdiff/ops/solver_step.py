@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, extension, philox
-from .arguments import check_exactly, check_like, check_tensor, described, overlap, wants_gradient
+from .arguments import check_exactly, check_like, check_tensor, described, overlap
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
 
 Coefficient = float | Tensor
@@ -241,19 +241,23 @@ def _check_needs(values: list[float], inputs: Mapping[str, Any]) -> None:
         raise ValueError(f"{_OP}: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got {kinds}")
 
 
+_DENSE = ("x", "history", "out", "x0_out", "table", "seeds", "per_sample")
+
+
 def _cpp_reasons(**inputs: Any) -> list[str]:
-    x = inputs["x"]
+    x, recording = inputs["x"], torch.is_grad_enabled()
     reasons = [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
-    for name in ("x", "history", "out", "x0_out", "table", "seeds", "per_sample"):
-        if inputs[name] is not None and not inputs[name].is_contiguous():
-            reasons.append(f"{name} is not contiguous")
-    for name, value in inputs.items():
-        if isinstance(value, Tensor) and not value.is_cpu:
-            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
     if x.dim() > 8:
         reasons.append(f"x has {x.dim()} dimensions, it takes at most 8")
-    if wants_gradient(*inputs.values()):
-        reasons.append("a gradient is wanted, it has none")
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            continue
+        if not value.is_cpu:
+            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
+        if name in _DENSE and not value.is_contiguous():
+            reasons.append(f"{name} is not contiguous")
+        if recording and value.requires_grad:
+            reasons.append(f"{name} wants a gradient, it has none")
     return reasons
 
 
@@ -261,14 +265,29 @@ def _cpp(
     *,
     table: Tensor,
     row: int | Tensor,
+    x: Tensor,
+    m: Tensor | None,
+    m_u: Tensor | None,
+    v: Tensor | None,
+    cond: Tensor | None,
+    history: Tensor | None,
+    seeds: Tensor | None,
+    noise: Tensor | None,
+    known: Tensor | None,
+    mask: Tensor | None,
+    known_noise: Tensor | None,
+    per_sample: Tensor | None,
     out: Tensor | None,
     x0_out: Tensor | None,
-    history: Tensor | None,
-    **inputs: Any,
 ) -> Tensor:
-    out = torch.empty_like(inputs["x"]) if out is None else out
+    out = torch.empty_like(x) if out is None else out
     counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
-    torch.ops.fastdiff.solver_step_cpp.default(out, x0_out, history, table, counter, index, **inputs)
+    written, rows = (
+        (out, x0_out, history),
+        (table, counter, index),
+    )  # by position: a call by keyword costs 3 us more
+    read = (x, m, m_u, v, cond, seeds, noise, known, mask, known_noise, per_sample)
+    torch.ops.fastdiff.solver_step_cpp.default(*written, *rows, *read)
     return out
 
 
