@@ -171,13 +171,56 @@ class Schedule:
                 "from_log_snr: log_snr must map (N,) times to (N,) strictly falling values, got otherwise"
             )
         return cls._build(
-            _alphas_cumprod=None,
-            _log_snr=log_snr,
-            _config=None,
-            kind=kind,
-            t_min=float(t_min),
-            t_max=float(t_max),
+            **{"_alphas_cumprod": None, "_log_snr": log_snr, "_config": None, "kind": kind},
+            **{"t_min": float(t_min), "t_max": float(t_max)},
         )
+
+    @classmethod
+    def edm(cls, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:
+        """Alpha = 1 and the time is sigma itself (Karras et al. 2022, arXiv 2206.00364)."""
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"edm: 0 < sigma_min < sigma_max must hold, got {sigma_min} and {sigma_max}")
+        schedule = cls.from_log_snr(lambda t: -2 * np.log(t), t_min=sigma_min, t_max=sigma_max, kind="ve")
+        return schedule._configured("edm", sigma_min=sigma_min, sigma_max=sigma_max)
+
+    @classmethod
+    def truncated_cosine(
+        cls,
+        log_snr_min: float = -15.0,
+        log_snr_max: float = 15.0,
+        image_size: int | None = None,
+        noise_size: int = 64,
+        noise_size_end: int | None = None,
+    ) -> Schedule:
+        """Continuous cosine, -2 log tan(a + t (b - a)) on [0, 1]; shifted or interpolated where `image_size` is given.
+
+        The shift, 2 log(noise_size / image_size), gives images of `image_size` pixels the noise that `noise_size`
+        pixels would see. With `noise_size_end` it goes evenly from the one at t = 0 to the other at t = 1. Source:
+        simple diffusion (Hoogeboom et al. 2023, arXiv 2301.11093), eq. 4 and 6.
+        """
+        options = {
+            **{"log_snr_min": log_snr_min, "log_snr_max": log_snr_max, "image_size": image_size},
+            **{"noise_size": noise_size, "noise_size_end": noise_size_end},
+        }
+        if not log_snr_min < log_snr_max:
+            raise ValueError(
+                f"truncated_cosine: log_snr_min < log_snr_max must hold, got {log_snr_min} and {log_snr_max}"
+            )
+        first, last = (float(np.arctan(np.exp(-end / 2))) for end in (log_snr_max, log_snr_min))
+        start, stop = (
+            0.0 if image_size is None else _size_shift(image_size, size)
+            for size in (noise_size, noise_size if noise_size_end is None else noise_size_end)
+        )
+
+        def log_snr(t: Floats) -> Floats:
+            return np.asarray(-2 * np.log(np.tan(first + t * (last - first))) + (1 - t) * start + t * stop)
+
+        return cls.from_log_snr(log_snr)._configured("truncated_cosine", **options)
+
+    def _configured(self, name: str, **options: Any) -> Schedule:
+        """The same schedule, which knows how it was asked for."""
+        fields = {slot: getattr(self, slot) for slot in Schedule.__slots__}
+        return self._build(**{**fields, "_config": {"name": name, **options}})
 
     # -- what it says -------------------------------------------------------------------------------------------
 
@@ -304,7 +347,7 @@ class Schedule:
         if not isinstance(other, Schedule) or self.discrete != other.discrete:
             return NotImplemented if not isinstance(other, Schedule) else False
         if not self.discrete:
-            return self is other
+            return self is other or (self._config is not None and self._config == other._config)
         return np.array_equal(self.alphas_cumprod, other.alphas_cumprod)
 
     def __hash__(self) -> int:
@@ -319,7 +362,15 @@ class Schedule:
         return f"Schedule.{self._config['name']}({options})"
 
 
-SCHEDULES: tuple[str, ...] = ("linear", "scaled_linear", "cosine", "sigmoid")
+DISCRETE: tuple[str, ...] = ("linear", "scaled_linear", "cosine", "sigmoid")
+SCHEDULES: tuple[str, ...] = (*DISCRETE, "edm", "truncated_cosine")
+
+
+def _size_shift(image_size: int, noise_size: int) -> float:
+    """Shift of the log-SNR that keeps the noise of `noise_size` pixels seen at `image_size` pixels."""
+    for name, value in (("image_size", image_size), ("noise_size", noise_size)):
+        _count(value, "truncated_cosine", name)
+    return 2 * float(np.log(noise_size / image_size))
 
 
 def _sigmoid(x: Floats) -> Floats:
@@ -335,9 +386,9 @@ def _capped_betas(alphas_cumprod: Floats, max_beta: float) -> Floats:
     return np.minimum(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], max_beta)
 
 
-def _count(T: int, place: str) -> int:
+def _count(T: int, place: str, name: str = "T") -> int:
     if isinstance(T, bool) or not isinstance(T, (int, np.integer)) or T < 1:
-        raise ValueError(f"{place}: T must be an integer >= 1, got {T!r}")
+        raise ValueError(f"{place}: {name} must be an integer >= 1, got {T!r}")
     return int(T)
 
 

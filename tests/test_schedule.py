@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fastdiff.schedule import SCHEDULES, Schedule
+from fastdiff.schedule import DISCRETE, Schedule
 
 GOLDEN_AT = (0, 1, 249, 499, 749, 999)
 GOLDEN = {
@@ -42,7 +42,7 @@ def test_vdm_gamma_numbers() -> None:
     np.testing.assert_allclose(schedule.alpha(1.0) ** 2, 6.69285e-3, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", DISCRETE)
 def test_variance_preserving_and_clean_end(name: str) -> None:
     schedule = Schedule.named(name, T=200)
     t = np.arange(-1, 200)
@@ -179,5 +179,5 @@ def test_bad_arguments(build) -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="linear, scaled_linear, cosine, sigmoid, got 'cosin'"):
+    with pytest.raises(ValueError, match="linear, scaled_linear, cosine, sigmoid, edm, truncated_cosine, got 'cosin'"):
         Schedule.named("cosin")

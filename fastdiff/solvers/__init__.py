@@ -15,6 +15,7 @@ from fastdiff.solvers.euler import euler, euler_ancestral
 from fastdiff.solvers.grid import Grid, GridOptions, Level, make_grid
 from fastdiff.solvers.heun import heun
 from fastdiff.solvers.ipndm import ipndm
+from fastdiff.solvers.levels import level_times
 from fastdiff.solvers.lms import lms
 from fastdiff.solvers.spacing import SPACINGS, timesteps_of
 from fastdiff.solvers.table import StepTable
@@ -47,6 +48,7 @@ __all__ = [
     "ipndm",
     "kdpm2",
     "kdpm2_ancestral",
+    "level_times",
     "lms",
     "make_grid",
     "solver_named",

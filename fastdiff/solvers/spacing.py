@@ -8,7 +8,8 @@ For a discrete schedule with T levels and n steps (Lin et al. 2023, table 2, cou
     quad       (i sqrt(0.8 T) / (n - 1))^2    ends at 0, dense there (Song et al. 2021); where rounding would
                                               repeat a time the next free one is taken, so there are always n
 
-and the same shapes over [t_min, t_max] for a continuous schedule. A single step always starts at the top.
+and the same shapes over [t_min, t_max] for a continuous schedule. The spacings by noise level (karras, exponential,
+log_snr, ays) are those of `fastdiff.solvers.levels`. A single step always starts at the top.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastdiff.schedule import CLEAN, Schedule
+from fastdiff.solvers.levels import LEVEL_SPACINGS, level_times
 
 Floats = NDArray[np.float64]
 
@@ -45,8 +47,10 @@ def timesteps_of(
         raise ValueError(f"spacing: spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}")
     if count == 1:
         return np.array([schedule.t_max])
+    if spacing in LEVEL_SPACINGS:
+        return level_times(schedule, count, spacing)
     if schedule.discrete:
-        return SPACINGS[spacing](schedule.T, count)
+        return _DISCRETE[spacing](schedule.T, count)
     return schedule.t_min + (schedule.t_max - schedule.t_min) * _CONTINUOUS[spacing](count)
 
 
@@ -98,7 +102,7 @@ def _quad_fractions(steps: int) -> Floats:
     return np.linspace(np.sqrt(0.8), 0.0, steps) ** 2
 
 
-SPACINGS: dict[str, Callable[[int, int], Floats]] = {
+_DISCRETE: dict[str, Callable[[int, int], Floats]] = {
     "leading": _leading,
     "linspace": _linspace,
     "trailing": _trailing,
@@ -110,3 +114,4 @@ _CONTINUOUS: dict[str, Callable[[int], Floats]] = {
     "trailing": lambda n: 1.0 - np.arange(n) / n,
     "quad": _quad_fractions,
 }
+SPACINGS: tuple[str, ...] = (*_DISCRETE, *LEVEL_SPACINGS)

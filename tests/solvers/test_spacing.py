@@ -89,5 +89,8 @@ def test_step_type_refused(steps: object) -> None:
 
 
 def test_unknown_spacing_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="leading, linspace, trailing, quad, got 'karas'"):
+    with pytest.raises(
+        ValueError,
+        match="leading, linspace, trailing, quad, karras, exponential, log_snr, ays, ays_sdxl, got 'karas'",
+    ):
         timesteps_of(LINEAR, 5, "karas")
