@@ -32,17 +32,24 @@ def ancestral(now: Level, then: Level, eta: float = 1.0) -> Columns:
     return {"b": b, "a": then.alpha - b * now.alpha, "s": eta * share**0.5 * then.sigma}
 
 
-def by_x0(now: Level, then: Level, weights: Sequence[float], index: int) -> Columns:
-    """x' = (sigma' / sigma) x + alpha' sum_k weights[k] x0_k, over this and earlier estimates of x0.
+def by_x0(now: Level, then: Level, weights: Sequence[float], index: int, decay: float = 0.0) -> Columns:
+    """x' = (sigma' / sigma) e x + alpha' sum_k weights[k] x0_k, over this and earlier estimates of x0.
+
+    With e = exp(-decay h), h the step in log(alpha / sigma), and sigma' sqrt(1 - e^2) noise.
 
     Args:
         now: Level of the state.
         then: Level it goes to.
         weights: For this row's x0, the one before, ... (at most 4).
         index: Step of the solver; x0 of step i lies in slot i mod 3.
+        decay: Strength of the noise; 0 is none, 1 the reverse SDE.
     """
     own, older = then.alpha * weights[0], [then.alpha * w for w in weights[1:]]
-    return {"b": then.sigma / now.sigma, "a": own, **_ring(older, index, Push.X0)}
+    step = {"b": then.sigma / now.sigma, "a": own, **_ring(older, index, Push.X0)}
+    if decay == 0:
+        return step
+    faded = float(np.exp(-decay * (then.lam - now.lam)))
+    return {**step, "b": step["b"] * faded, "s": then.sigma * (1 - faded**2) ** 0.5}
 
 
 def by_eps(now: Level, then: Level, weights: Sequence[float], index: int) -> Columns:
