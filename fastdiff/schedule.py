@@ -170,10 +170,8 @@ class Schedule:
             raise ValueError(
                 "from_log_snr: log_snr must map (N,) times to (N,) strictly falling values, got otherwise"
             )
-        return cls._build(
-            **{"_alphas_cumprod": None, "_log_snr": log_snr, "_config": None, "kind": kind},
-            **{"t_min": float(t_min), "t_max": float(t_max)},
-        )
+        ends = {"t_min": float(t_min), "t_max": float(t_max)}
+        return cls._build(_alphas_cumprod=None, _log_snr=log_snr, _config=None, kind=kind, **ends)
 
     @classmethod
     def edm(cls, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:

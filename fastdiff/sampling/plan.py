@@ -17,7 +17,7 @@ from fastdiff.sampling.inputs import Cond, Inputs, Labels, check_inputs
 from fastdiff.sampling.loop import Callback, Region, Run, run
 from fastdiff.sampling.noise import NoiseChoice, NoiseSource
 from fastdiff.sampling.source import ModelChoice, Source, check_weights, evaluating, resolve
-from fastdiff.sampling.tables import SolverChoice, Steps, make_table
+from fastdiff.sampling.tables import OPTIMIZED, SolverChoice, Steps, count_of, make_table
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import StepTable
 
@@ -59,6 +59,13 @@ def plan(
     if compile not in ("auto", False):
         raise ValueError(f"sample: compile must be 'auto' or False in this version, got {compile!r}")
     source = resolve(model, schedule, prediction, shape)
+    if spacing == OPTIMIZED:
+        from fastdiff.sampling.optimize import optimized_times  # it samples
+
+        spacing = optimized_times(
+            model, count_of(steps), schedule=schedule, prediction=prediction, shape=shape
+        )
+        steps = len(spacing)
     table = make_table(
         solver, source, steps, spacing, clip, {**({"eta": eta} if eta else {}), **solver_options}
     )

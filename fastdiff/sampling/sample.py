@@ -62,7 +62,8 @@ def sample(
             StepTable. Its own options are given by keyword.
         schedule: A Schedule or its name, when the model does not know it or another is wanted.
         prediction: "eps", "x0" or "v", when the model does not know it.
-        spacing: "trailing", "leading", "linspace", "quad", or the list of times.
+        spacing: A name of `fastdiff.solvers.SPACINGS`, the list of times, or "optimized": the times that the model's
+            own trajectories ask for (found once, then kept, see `fastdiff.sampling.optimized_times`).
         eta: Noise of ddim, 0 ... 1.
         clip: Range that estimates of the clean image are clamped to: "data" for the model's own ((-1, 1) for a bare
             network), (low, high), or None.

@@ -11,6 +11,8 @@ from fastdiff.solvers import SOLVERS, GridOptions, StepTable, solver_named
 
 SolverChoice = str | Callable[..., StepTable] | StepTable
 Steps = int | Sequence[float]
+#: The spacing that a model's own trajectories decide.
+OPTIMIZED = "optimized"
 
 
 def make_table(
@@ -76,6 +78,13 @@ def _timing(steps: Steps, spacing: str | Sequence[float]) -> tuple[int, dict[str
     if steps not in (50, len(spacing)):
         raise ValueError(f"sample: steps must be {len(spacing)}, the number of times in spacing, got {steps}")
     return len(spacing), {"timesteps": list(spacing)}
+
+
+def count_of(steps: Steps) -> int:
+    """The number of steps of a spacing that chooses the times itself."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f"sample: steps must be an integer with spacing={OPTIMIZED!r}, got {steps!r}")
+    return steps
 
 
 def _options_of(function: Callable[..., Any]) -> set[str] | None:

@@ -22,6 +22,7 @@ from fastdiff.solvers.heun import heun
 from fastdiff.solvers.ipndm import ipndm
 from fastdiff.solvers.levels import level_times
 from fastdiff.solvers.lms import lms
+from fastdiff.solvers.optimized import optimize_steps
 from fastdiff.solvers.pndm import pndm
 from fastdiff.solvers.sa_solver import sa_solver
 from fastdiff.solvers.spacing import SPACINGS, timesteps_of
@@ -60,6 +61,7 @@ __all__ = [
     "level_times",
     "lms",
     "make_grid",
+    "optimize_steps",
     "solver_named",
     "timesteps_of",
     "unipc",

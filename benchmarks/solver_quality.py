@@ -1,0 +1,134 @@
+"""Frechet distance by evaluations on the shipped model, for solvers and spacings: docs/solvers.md and its plot.
+
+    python benchmarks/solver_quality.py --num 1000            draws, judges, writes results/solver_quality.json
+    python benchmarks/solver_quality.py --plot-only           writes docs/img/solvers_quality.png and prints the table
+
+Image i has class i modulo 10 and seed i in every row. Rows that the JSON file holds for the same weights, number of
+images and seed are not drawn again, so a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from fastdiff.evaluation import load_classifier
+from fastdiff.evaluation.evaluate import Judge
+from fastdiff.model import ASSETS, CONFIG, load
+from fastdiff.sampling import sample
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "solver_quality.json"
+PLOT = HERE.parent / "docs" / "img" / "solvers_quality.png"
+#: Name of a row in table and plot, solver, spacing.
+ENTRIES = {
+    "ddim": ("ddim", "trailing"),
+    "dpmpp_2m": ("dpmpp_2m", "trailing"),
+    "unipc": ("unipc", "trailing"),
+    "ipndm": ("ipndm", "trailing"),
+    "ipndm, optimised steps": ("ipndm", "optimized"),
+}
+#: In this order, so that a run that is stopped early has the most telling rows.
+EVALUATIONS = (10, 5, 8, 20, 50)
+
+
+def rows_wanted() -> list[tuple[str, int]]:
+    few = [(name, count) for count in EVALUATIONS[:3] for name in ENTRIES]
+    return [
+        ("ddim", 50),
+        *few,
+        *[(name, n) for n in EVALUATIONS[3:] for name in ENTRIES if (name, n) != ("ddim", 50)],
+    ]
+
+
+def kept(facts: dict) -> dict:
+    if RESULTS.exists():
+        report = json.loads(RESULTS.read_text())
+        if all(report.get(name) == value for name, value in facts.items()):
+            return report
+    return {**facts, "rows": []}
+
+
+def measure(options: argparse.Namespace) -> None:
+    model = load(options.model)
+    weights = json.loads((ASSETS / options.model / CONFIG).read_text())["sha256"]
+    report = kept({"model": options.model, "sha256": weights, "num": options.num, "seed": options.seed})
+    judge = Judge(load_classifier(), options.data, options.num)
+    report["real_distance"] = judge.real_distance
+    for name, evaluations in rows_wanted():
+        if any((row["name"], row["evaluations"]) == (name, evaluations) for row in report["rows"]):
+            continue
+        solver, spacing = ENTRIES[name]
+        choice = {"solver": solver, "spacing": spacing, "seed": options.seed}
+        sample(
+            options.model, evaluations, num=1, labels=0, **choice
+        )  # finds optimised steps before the clock runs
+
+        def draw(count: int, labels: Tensor, first: int, choice: dict = choice) -> Tensor:
+            return sample(model, count, num=len(labels), labels=labels, **{**choice, "seed": first})
+
+        row = judge.row(draw, evaluations, seed=options.seed, batch=options.batch)
+        report["rows"].append({"name": name, "evaluations": evaluations, **asdict(row)})
+        print(
+            f"{name:<24}{evaluations:>4}{row.distance:>9.4f}{row.accuracy:>9.2%}{row.seconds:>8.1f} s",
+            flush=True,
+        )
+        report["finished"] = time.strftime("%Y-%m-%d")
+        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table(report: dict) -> str:
+    counts = sorted(EVALUATIONS)
+    found = {(row["name"], row["evaluations"]): row for row in report["rows"]}
+    lines = [f"| evaluations | {' | '.join(map(str, counts))} |", "|---" * (len(counts) + 1) + "|"]
+    for name in ENTRIES:
+        cells = [f"{found[name, n]['distance']:.3f}" if (name, n) in found else "" for n in counts]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(report: dict) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for name in ENTRIES:
+        rows = sorted((r["evaluations"], r["distance"]) for r in report["rows"] if r["name"] == name)
+        axes.plot(*zip(*rows), marker="o", label=name)
+    reference = next(r["distance"] for r in report["rows"] if (r["name"], r["evaluations"]) == ("ddim", 50))
+    axes.axhline(reference, color="grey", linestyle=":", label="ddim at 50")
+    axes.axhline(report["real_distance"], color="black", linestyle="--", label="as many real images")
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="Frechet distance")
+    axes.set_xticks(sorted(EVALUATIONS), [str(n) for n in sorted(EVALUATIONS)])
+    axes.legend(fontsize=8)
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT, dpi=110, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="fashion")
+    parser.add_argument("--num", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--plot-only", action="store_true")
+    options = parser.parse_args()
+    if not options.plot_only:
+        measure(options)
+    report = json.loads(RESULTS.read_text())
+    print(table(report))
+    plot(report)
+
+
+if __name__ == "__main__":
+    main()
