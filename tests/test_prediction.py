@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from fastdiff.prediction import PREDICTIONS, eps_coefficients, loss_weight, target, x0_coefficients
+from fastdiff.prediction import (
+    PREDICTIONS,
+    check_prediction,
+    convert,
+    eps_coefficients,
+    input_scale,
+    loss_weight,
+    parts,
+    target,
+    told_time,
+    x0_coefficients,
+)
 
 LEVELS = [(0.6, 0.8), (1.0, 3.0), (0.3, 0.7), (1e-4, 1.0), (1.0, 1e-4)]
 
@@ -40,7 +51,7 @@ def test_ends() -> None:
 
 @pytest.mark.parametrize("call", [lambda p: x0_coefficients(p, 1, 1), lambda p: eps_coefficients(p, 1, 1)])
 def test_unknown_prediction_lists_the_known(call) -> None:
-    with pytest.raises(ValueError, match="eps, x0, v, got 'noise'"):
+    with pytest.raises(ValueError, match="eps, x0, v, flow, score, edm, got 'noise'"):
         call("noise")
 
 
@@ -54,6 +65,10 @@ def test_loss_weight(kind) -> None:
         ("x0", None): [0, 0.25, 5, 20, np.inf],
         ("v", None): [0, 0.2, 5 / 6, 20 / 21, 1],
         ("v", 5.0): [0, 0.2, 5 / 6, 5 / 21, 0],
+        ("flow", None): [0, 0.25 / 2.25, 5 / (1 + 5**0.5) ** 2, 20 / (1 + 20**0.5) ** 2, 1],
+        ("score", None): [1, 0.8, 1 / 6, 1 / 21, 0],
+        ("edm", None): [0, 0.0625 / 1.0625, 1.25 / 2.25, 5 / 6, 1],
+        ("edm:2.0", 5.0): [0, 0.5, 20 / 21, 20 / 81, 0],
     }
     for (prediction, gamma), values in expected.items():
         np.testing.assert_allclose(
@@ -83,3 +98,60 @@ def test_weights_make_every_loss_the_same() -> None:
     ]
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
+
+
+@pytest.mark.parametrize("goal", [*PREDICTIONS, "edm:1.3"])
+@pytest.mark.parametrize("source", [*PREDICTIONS, "edm:1.3"])
+@pytest.mark.parametrize(("alpha", "sigma"), LEVELS)
+def test_conversions(source: str, goal: str, alpha: float, sigma: float) -> None:
+    """A converted output is the other network's own, and there and back is the identity."""
+    x0, eps = np.random.default_rng(0).standard_normal((2, 50))
+    x = alpha * x0 + sigma * eps
+    outputs = {p: parts(p, alpha, sigma)[0] * x0 + parts(p, alpha, sigma)[1] * eps for p in (source, goal)}
+    k_x, k_m = convert(source, goal, alpha, sigma)
+    rounding = 1e-15 * (abs(k_x) * np.abs(x).max() + abs(k_m) * np.abs(outputs[source]).max())
+    np.testing.assert_allclose(k_x * x + k_m * outputs[source], outputs[goal], rtol=0, atol=8 * rounding)
+    back_x, back_m = convert(goal, source, alpha, sigma)
+    assert back_m * k_m == pytest.approx(1.0, rel=1e-12)
+    assert back_x + back_m * k_x == pytest.approx(0.0, abs=1e-12 * (abs(back_x) + 1))
+
+
+def test_edm_is_karras_table() -> None:
+    """D = c_skip y + c_out F(c_in y, log(sigma) / 4), table 1 of arXiv 2206.00364."""
+    sigma, spread = 1.7, 0.5
+    norm = sigma**2 + spread**2
+    c_skip, c_out, c_in = spread**2 / norm, sigma * spread / norm**0.5, 1 / norm**0.5
+    assert x0_coefficients("edm", 1.0, sigma) == pytest.approx((c_skip, c_out), rel=1e-15)
+    assert input_scale("edm", 1.0, sigma) == pytest.approx(c_in, rel=1e-15)
+    assert told_time("edm", 3.0, -2 * np.log(sigma)) == pytest.approx(np.log(sigma) / 4, rel=1e-15)
+    assert (input_scale("v", 1.0, sigma), told_time("v", 3.0, 1.0)) == (1.0, 3.0)
+    scaled = x0_coefficients("edm", 0.3, 0.3 * sigma)
+    assert (0.3 * scaled[0], scaled[1]) == pytest.approx((c_skip, c_out), rel=1e-15)
+
+
+def test_ends_of_flow_score_and_edm() -> None:
+    assert x0_coefficients("flow", 0.0, 1.0) == (1.0, -1.0)
+    assert eps_coefficients("flow", 1.0, 0.0) == (1.0, 1.0)
+    assert x0_coefficients("edm", 0.0, 1.0) == (0.0, 0.5)
+    assert eps_coefficients("edm", 1.0, 0.0) == (0.0, -1.0)
+    assert x0_coefficients("edm", 1.0, 0.0) == (1.0, 0.0)
+    assert x0_coefficients("score", 1.0, 0.0) == (1.0, 0.0)
+    assert eps_coefficients("score", 0.0, 1.0) == (0.0, -1.0)
+    assert convert("v", "edm", 0.0, 1.0) == (0.0, -2.0)
+    assert convert("edm", "v", 1.0, 0.0) == (0.0, -1.0)
+    for wrong in (
+        lambda: eps_coefficients("score", 1.0, 0.0),
+        lambda: x0_coefficients("score", 0.0, 1.0),
+        lambda: convert("x0", "flow", 1.0, 0.0),
+        lambda: convert("eps", "v", 0.0, 1.0),
+        lambda: convert("eps", "score", 1.0, 0.0),
+        lambda: told_time("edm", 0.0, np.inf),
+    ):
+        with pytest.raises(ValueError, match="prediction: must .*(alpha is 0|sigma is 0)"):
+            wrong()
+
+
+@pytest.mark.parametrize("name", ["edm:", "edm:0", "edm:-1", "edm:nan", "edm:x", "v:1.0", "edm:inf", 3])
+def test_sigma_data_that_cannot_be_read(name) -> None:
+    with pytest.raises(ValueError, match="prediction must be one of"):
+        check_prediction(name)

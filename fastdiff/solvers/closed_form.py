@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdiff.prediction import check_prediction, target
+from fastdiff.prediction import PLAIN, check_prediction, sigma_data, target
 from fastdiff.schedule import Schedule
 
 
@@ -21,7 +21,7 @@ class MixtureNetwork:
 
     Args:
         schedule: Noise schedule.
-        prediction: What it returns: "eps", "x0" or "v".
+        prediction: What it returns, see `fastdiff.prediction`; an "edm" network takes c_in x and c_noise.
         means: (K,) means of the components.
         stds: (K,) standard deviations, >= 0; 0 is a point.
         weights: (K,) weights, > 0; None for equal ones.
@@ -46,12 +46,11 @@ class MixtureNetwork:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """m of shape (B, ...) for states x at times t (B,)."""
-        times = t.double().numpy()
-        shape = (-1, *(1,) * (x.ndim - 1))
         alpha, sigma = (
-            torch.from_numpy(np.asarray(f(times))).reshape(shape) for f in (self._alpha, self._sigma)
+            torch.from_numpy(np.asarray(c)).reshape(-1, *(1,) * (x.ndim - 1))
+            for c in self._levels(t.double().numpy())
         )
-        state = x.double()
+        state = x.double() * self._unscaled(alpha, sigma)
         x0 = self.denoise(state, alpha, sigma)
         return target(self.prediction, x0, (state - alpha * x0) / sigma, alpha, sigma).to(x.dtype)
 
@@ -72,6 +71,18 @@ class MixtureNetwork:
         alpha, sigma = self._alpha(np.array([t, t_next])), self._sigma(np.array([t, t_next]))
         spread = np.sqrt(alpha**2 * std**2 + sigma**2)
         return alpha[1] * mean + float(spread[1] / spread[0]) * (x.double() - alpha[0] * mean)
+
+    def _levels(self, told: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(alpha, sigma) of what the network is told."""
+        if self.prediction in PLAIN:
+            return self._alpha(told), self._sigma(told)
+        return self.schedule.split(-8 * told)
+
+    def _unscaled(self, alpha: Tensor, sigma: Tensor) -> Tensor | float:
+        """Factor from the network's input to the state."""
+        if self.prediction in PLAIN:
+            return 1.0
+        return (sigma**2 + (sigma_data(self.prediction) * alpha) ** 2) ** 0.5
 
     def _alpha(self, times: np.ndarray) -> np.ndarray:
         return self.schedule.alpha(times)

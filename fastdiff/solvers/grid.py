@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastdiff.ops.row import column, make_row
-from fastdiff.prediction import check_prediction, x0_coefficients
+from fastdiff.prediction import PLAIN, check_prediction, input_scale, told_time, x0_coefficients
 from fastdiff.schedule import CLEAN, Schedule
 from fastdiff.solvers.spacing import timesteps_of
 from fastdiff.solvers.table import StepTable
@@ -94,16 +94,23 @@ class Grid:
         """
         try:
             u_x, u_m = x0_coefficients(self.prediction, now.alpha, now.sigma)
+            told = told_time(self.prediction, now.t, now.log_snr)
         except ValueError as error:
             raise ValueError(f"solver: at t = {now.t:g}, {error}") from None
         lo, hi = (-np.inf, np.inf) if self.clip is None else self.clip
-        base = {"eval": 1, "t": now.t, "u_x": u_x, "u_m": u_m, "lo": lo, "hi": hi, "noise_row": index}
+        base = {"eval": 1, "t": told, "u_x": u_x, "u_m": u_m, "lo": lo, "hi": hi, "noise_row": index}
+        base["c_in"] = input_scale(self.prediction, now.alpha, now.sigma)
         return make_row(**{**base, "i_y": then.alpha, "i_s": then.sigma, **columns})
 
     def between(self, log_snr: float) -> Level:
         """A level that is not in the list, as two-stage solvers visit; its time may lie between integers."""
         alpha, sigma = self.schedule.split(log_snr)
         return Level(float(self.schedule.time_at(log_snr)), float(alpha), float(sigma), log_snr)
+
+    def _whole_times(self, times: NDArray[np.float64]) -> bool:
+        """Whether the network is told integers."""
+        plain = self.prediction in PLAIN and self.schedule.discrete
+        return plain and bool(np.all(times == np.floor(times)))
 
     def table(self, solver: str, rows: Sequence[Row], *, history: int = 0) -> StepTable:
         """The finished table; a "vp" run starts from unit noise, the other kinds from sigma times it."""
@@ -113,7 +120,7 @@ class Grid:
             stacked,
             solver=solver,
             history=history,
-            discrete_time=self.schedule.discrete and bool(np.all(times == np.floor(times))),
+            discrete_time=self._whole_times(times),
             init_noise=1.0 if self.schedule.kind == "vp" else first.sigma,
             start=(first.alpha, first.sigma),
         )
@@ -132,7 +139,7 @@ def make_grid(
 
     Args:
         schedule: Noise schedule.
-        prediction: What the network returns: "eps", "x0" or "v".
+        prediction: What the network returns, see `fastdiff.prediction`.
         steps: Number of steps, 1 ... T; None with explicit `timesteps`.
         spacing: How the steps are spread, see `fastdiff.solvers.spacing`.
         timesteps: Explicit strictly falling times instead.

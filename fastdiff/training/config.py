@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fastdiff.prediction import check_prediction
+from fastdiff.prediction import PLAIN, check_prediction
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class TrainConfig:
             _require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]", getattr(self, name))
         _require(self.lr > 0, "lr", "be > 0", self.lr)
         _require(0 <= self.seed < 2**63, "seed", "lie in [0, 2^63)", self.seed)
-        check_prediction(self.prediction, "TrainConfig")
+        check_prediction(self.prediction, "TrainConfig", PLAIN)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able dict of all options."""

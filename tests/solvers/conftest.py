@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from fastdiff.prediction import parts
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import StepTable
 
@@ -17,12 +18,9 @@ def exact_output(prediction: str, alpha: float, sigma: float, mean: float, std: 
     """(slope, intercept) of the exact network m(x) for pixels ~ N(mean, std^2)."""
     gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
     x0 = (gain, mean - gain * alpha * mean)
-    if prediction == "x0":
-        return x0
     eps = ((1 - alpha * x0[0]) / sigma, -alpha * x0[1] / sigma)
-    if prediction == "eps":
-        return eps
-    return alpha * eps[0] - sigma * x0[0], alpha * eps[1] - sigma * x0[1]
+    m_0, m_e = parts(prediction, alpha, sigma)
+    return m_0 * x0[0] + m_e * eps[0], m_0 * x0[1] + m_e * eps[1]
 
 
 def carry_moments(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastdiff.prediction import PREDICTIONS
+from fastdiff.prediction import PLAIN
 from fastdiff.sampling import sample
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import SPACINGS, ddim, ddpm
@@ -31,7 +31,7 @@ def slope(counts: list[int], errors: list[float]) -> float:
 
 
 @pytest.mark.parametrize("schedule", [Schedule.linear(1000), Schedule.cosine(1000), CONTINUOUS], ids=repr)
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PLAIN)
 def test_converges_to_the_flow_at_first_order(prediction: str, schedule: Schedule) -> None:
     network = MixtureNetwork(schedule, prediction, [MEAN], [STD])
     counts = [50, 100, 200]
@@ -51,7 +51,7 @@ def test_a_point_is_found_exactly(steps: int, spacing: str) -> None:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PLAIN)
 def test_moments_of_the_table(prediction: str, steps: int, spacing: str, carried) -> None:
     """mean and spread of the state against eq. 12 of the paper, written for moments."""
     schedule = Schedule.linear(100)
@@ -72,7 +72,7 @@ def test_moments_of_the_table(prediction: str, steps: int, spacing: str, carried
 
 
 @pytest.mark.parametrize("make", [ddim, ddpm])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", PLAIN)
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_last_step_returns_x0(spacing: str, prediction: str, make) -> None:
     table = make(Schedule.sigmoid(40), prediction, 8, spacing=spacing)
@@ -132,7 +132,7 @@ def test_clip_refused(clip: tuple) -> None:
 
 
 def test_prediction_refused() -> None:
-    with pytest.raises(ValueError, match="eps, x0, v, got 'epsilon'"):
+    with pytest.raises(ValueError, match="eps, x0, v, flow, score, edm, got 'epsilon'"):
         ddim(Schedule.linear(10), "epsilon", 5)
 
 

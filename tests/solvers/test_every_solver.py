@@ -24,13 +24,13 @@ CONTINUOUS = Schedule.from_log_snr(lambda t: 9 - 16 * t)
 @pytest.mark.parametrize("schedule", [SCHEDULE, CONTINUOUS], ids=["discrete", "continuous"])
 @pytest.mark.parametrize(
     ("prediction", "spacing"),
-    [*((p, "trailing") for p in PREDICTIONS), *(("v", s) for s in SPACINGS if s != "trailing")],
+    [*((p, "trailing") for p in (*PREDICTIONS, "edm:1.3")), *(("v", s) for s in SPACINGS if s != "trailing")],
 )
 @pytest.mark.parametrize("name", DRAWING)
 def test_finds_a_point_exactly(name: str, prediction: str, spacing: str, schedule: Schedule) -> None:
     """With one possible image every estimate is that image, whatever the number of steps."""
     network = MixtureNetwork(schedule, prediction, [0.3], [0.0])
-    for steps in (1, 2, 3, 5, 16):
+    for steps in (1, 2, 7):
         result = sample(
             network, steps, solver=name, spacing=spacing, shape=(2,), num=3, clip=None, dtype=torch.float64
         )
@@ -41,9 +41,10 @@ def test_finds_a_point_exactly(name: str, prediction: str, spacing: str, schedul
 @pytest.mark.parametrize("name", DRAWING)
 def test_starts_from_zero_terminal_snr(name: str, prediction: str) -> None:
     network = MixtureNetwork(ZERO, prediction, [0.3], [0.2])
-    for steps in (1, 2, 3, 5, 16, 60):
+    for steps in (3, 16, 60):
         table = SOLVERS[name](ZERO, prediction, steps)
         assert np.isfinite(np.delete(table.rows, [6, 7], axis=1)).all()
+    for steps in (1, 2, 5, 12):
         result = sample(network, steps, solver=name, shape=(2,), num=50, clip=None, dtype=torch.float64)
         assert abs(float(result.mean()) - 0.3) < 0.15
     with pytest.raises(ValueError, match="x0 or v where alpha is 0"):
