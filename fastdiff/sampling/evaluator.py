@@ -1,4 +1,4 @@
-"""Evaluator: how the network is called for one row of the table."""
+"""Evaluator: how the network, and what gives the second tensor of guidance, are called for one row of the table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Calls the network on a batch; with a second branch both go in one call.
+    """Calls the network on a batch; with an unconditional branch both go in one call.
 
     Args:
         net: The network.
         inputs: What it gets besides x and t, by keyword, each (B, ...).
-        null: The same for the unconditional branch; None when there is no guidance.
+        null: The same for the unconditional branch; None when there is none.
+        weak: A network whose output is the second tensor instead, called with the same inputs.
+        classifier: (x, t, **inputs) -> log p (B,) or logits (B, K), whose gradient is the second tensor instead.
         input_dtype: What x is cast to before the network; None leaves it.
         autocast: Half precision to run the network in under autocast, or None.
         one_by_one: Call the network for each sample alone, so that a result cannot depend on the batch. Slower by
@@ -30,15 +32,26 @@ class Evaluator:
     net: Callable[..., Tensor]
     inputs: dict[str, Tensor] = field(default_factory=dict)
     null: dict[str, Tensor] | None = None
+    weak: Callable[..., Tensor] | None = None
+    classifier: Callable[..., Tensor] | None = None
     input_dtype: torch.dtype | None = None
     autocast: torch.dtype | None = None
     one_by_one: bool = False
 
     def __call__(
-        self, x: Tensor, t: Tensor, x_self_cond: Tensor | None = None, *, guided: bool = False
+        self,
+        x: Tensor,
+        t: Tensor,
+        x_self_cond: Tensor | None = None,
+        *,
+        guided: bool = False,
+        scale: float = 1.0,
     ) -> Pair:
-        """(m, m_u) for states x (B, ...) at times t (B,); m_u is None unless `guided`."""
-        pairs = [self._evaluate(x, t, x_self_cond, piece, guided) for piece in self._pieces(len(x))]
+        """(m, m_u) at states x (B, ...) and times t (B,); networks see scale * x; m_u is None unless `guided`."""
+        pairs = [
+            self._evaluate(x[piece], t[piece], self._inputs(x_self_cond, piece), piece, guided, scale)
+            for piece in self._pieces(len(x))
+        ]
         if len(pairs) == 1:
             return pairs[0]
         return torch.cat([m for m, _ in pairs]), torch.cat(
@@ -49,21 +62,28 @@ class Evaluator:
         size = 1 if self.one_by_one else batch
         return (slice(i, i + size) for i in range(0, batch, size))
 
-    def _evaluate(self, x: Tensor, t: Tensor, x_self_cond: Tensor | None, piece: slice, guided: bool) -> Pair:
+    def _inputs(self, x_self_cond: Tensor | None, piece: slice) -> dict[str, Tensor]:
         more = {name: value[piece] for name, value in self.inputs.items()}
-        if x_self_cond is not None:
-            more["x_self_cond"] = self._cast(x_self_cond[piece])
-        x, t = self._cast(x[piece]), t[piece]
-        if not guided or self.null is None:
-            return self._call(x, t, more), None
-        other = {**more, **{name: value[piece] for name, value in self.null.items()}}
+        return more if x_self_cond is None else {**more, "x_self_cond": self._cast(x_self_cond[piece])}
+
+    def _evaluate(
+        self, state: Tensor, t: Tensor, more: dict[str, Tensor], piece: slice, guided: bool, scale: float
+    ) -> Pair:
+        x = self._cast(state if scale == 1.0 else state * scale)
+        if not guided or (self.null is None and self.weak is None and self.classifier is None):
+            return self._call(self.net, x, t, more), None
+        if self.classifier is not None:
+            return self._call(self.net, x, t, more), gradient(self.classifier, state, t, more)
+        if self.weak is not None:
+            return self._call(self.net, x, t, more), self._call(self.weak, x, t, more)
+        other = {**more, **{name: value[piece] for name, value in (self.null or {}).items()}}
         both = {name: torch.cat((more[name], other[name])) for name in more}
-        m, m_u = self._call(torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
+        m, m_u = self._call(self.net, torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
         return m, m_u
 
-    def _call(self, x: Tensor, t: Tensor, more: dict[str, Tensor]) -> Tensor:
+    def _call(self, net: Callable[..., Tensor], x: Tensor, t: Tensor, more: dict[str, Tensor]) -> Tensor:
         with self._precision(x.device.type):
-            m = self.net(x, t, **more)
+            m = net(x, t, **more)
         check_output(m, x)
         return m
 
@@ -72,6 +92,27 @@ class Evaluator:
 
     def _precision(self, device_type: str) -> AbstractContextManager[object]:
         return nullcontext() if self.autocast is None else torch.autocast(device_type, self.autocast)
+
+
+def gradient(classifier: Callable[..., Tensor], x: Tensor, t: Tensor, more: dict[str, Tensor]) -> Tensor:
+    """The gradient of log p(label | x) with respect to states x (B, ...); logits (B, K) are normalised first.
+
+    Raises:
+        ValueError: for an answer of another shape, or logits without labels.
+    """
+    with torch.enable_grad():
+        state = x.detach().requires_grad_(True)
+        answer = classifier(
+            state, t, **{name: value for name, value in more.items() if name != "x_self_cond"}
+        )
+        if isinstance(answer, Tensor) and answer.ndim == 2 and "labels" in more:
+            answer = answer.log_softmax(1).gather(1, more["labels"].unsqueeze(1)).squeeze(1)
+        if not isinstance(answer, Tensor) or answer.shape != x.shape[:1]:
+            got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise ValueError(
+                f"sample: the classifier must return log p ({len(x)},), or logits with labels, got {got}"
+            )
+        return torch.autograd.grad(answer.sum(), state)[0]
 
 
 def check_output(m: object, x: Tensor) -> None:

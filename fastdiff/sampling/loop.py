@@ -16,6 +16,7 @@ from fastdiff.ops import solver_step
 from fastdiff.rng import Stream
 from fastdiff.sampling.evaluator import Evaluator, split_variance
 from fastdiff.sampling.noise import NoiseSource
+from fastdiff.sampling.reductions import Adaptation
 from fastdiff.solvers.table import StepTable
 
 #: Called after every evaluation with (step, t, x, x0); a true answer stops the run. The tensors are buffers: clone
@@ -47,6 +48,7 @@ class Run:
         cond: (B, ...) conditioning image the rows use, or None.
         region: Known part of the image, or None.
         self_condition: The network gets its previous estimate of x0.
+        adapt: Columns per sample that depend on the outputs, or None.
         callback: See `Callback`.
         trajectory: Keep every state.
         progress: Show a progress bar.
@@ -58,6 +60,7 @@ class Run:
     cond: Tensor | None = None
     region: Region | None = None
     self_condition: bool = False
+    adapt: Adaptation | None = None
     callback: Callback | None = None
     trajectory: bool = False
     progress: bool = False
@@ -107,11 +110,15 @@ def run(plan: Run, x: Tensor) -> Tensor:
 def _outputs(plan: Run, k: int, x: Tensor, t: Tensor, x0: Tensor) -> dict[str, Tensor | None]:
     """What the network says in row k, and where the row's estimate of x0 goes."""
     scale, channels = float(plan.table["c_in"][k]), x.shape[1]
-    scaled = x if scale == 1.0 else x * scale
-    m, m_u = plan.evaluate(scaled, t, x0 if plan.self_condition else None, guided=plan.table.second_branch(k))
+    told, guided = x0 if plan.self_condition else None, plan.table.second_branch(k)
+    m, m_u = plan.evaluate(x, t, told, guided=guided, scale=scale)
     mean, variance = split_variance(m, channels, x.dtype)
     other = None if m_u is None else split_variance(m_u, channels, x.dtype)[0]
-    return {"m": mean, "m_u": other, "v": variance, "x0_out": x0}
+    given = {"m": mean, "m_u": other, "v": variance, "x0_out": x0}
+    columns = None if plan.adapt is None else plan.adapt(k, x, mean, other)
+    if columns is None:
+        return given
+    return {**given, "per_sample": columns, "m_u": mean if other is None else other}
 
 
 def _noise(plan: Run, k: int, x: Tensor) -> dict[str, Tensor | None]:

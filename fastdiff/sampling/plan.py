@@ -16,8 +16,25 @@ from fastdiff.sampling.evaluator import Evaluator
 from fastdiff.sampling.inputs import Cond, Inputs, Labels, check_inputs
 from fastdiff.sampling.loop import Callback, Region, Run, run
 from fastdiff.sampling.noise import NoiseChoice, NoiseSource
-from fastdiff.sampling.source import ModelChoice, Source, check_weights, evaluating, resolve
-from fastdiff.sampling.tables import OPTIMIZED, SolverChoice, Steps, count_of, make_table
+from fastdiff.sampling.reductions import Adaptation
+from fastdiff.sampling.source import (
+    ModelChoice,
+    Network,
+    Source,
+    check_weights,
+    evaluating,
+    resolve,
+    second_network,
+)
+from fastdiff.sampling.tables import (
+    OPTIMIZED,
+    ClipChoice,
+    SolverChoice,
+    Steps,
+    count_of,
+    dynamic_of,
+    make_table,
+)
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import StepTable
 
@@ -36,7 +53,7 @@ def plan(
     prediction: str | None,
     spacing: str | Sequence[float],
     eta: float,
-    clip: tuple[float, float] | str | None,
+    clip: ClipChoice,
     guidance: float | Guidance | None,
     labels: Labels | None,
     cond: Cond | None,
@@ -69,14 +86,30 @@ def plan(
     table = make_table(
         solver, source, steps, spacing, clip, {**({"eta": eta} if eta else {}), **solver_options}
     )
-    table = as_guidance(guidance).apply(table)
+    rules = as_guidance(guidance)
+    table, dynamic = rules.apply(table), dynamic_of(clip, table)
     place = _place(source, device, dtype)
     count = num if num is not None else 16 if seeds is None else len(seeds)
     drawn = rng.seed_list(seed, count, seeds)
     inputs = check_inputs(source, count, labels, cond, x_init, mask, started=start is not None)
     hooks = {"callback": callback, "trajectory": trajectory, "progress": progress}
     table = table if start is None else table.starting_at(start)
-    return Plan(source, table, place, drawn, inputs, noise, hooks, start is not None, batch_invariant)
+    adapt = Adaptation(table, rules, dynamic) if rules.adapts or dynamic is not None else None
+    second = None if rules.weak is None else second_network(rules.weak, source)
+    return Plan(
+        source,
+        table,
+        place,
+        drawn,
+        inputs,
+        noise,
+        hooks,
+        start is not None,
+        batch_invariant,
+        rules,
+        second,
+        adapt,
+    )
 
 
 @dataclass(frozen=True)
@@ -144,6 +177,9 @@ class Plan:
         hooks: callback, trajectory and progress.
         started: The run starts from a noised image.
         one_by_one: The network is called for each sample alone.
+        guidance: Its rules.
+        weak: The network of autoguidance, or None.
+        adapt: Columns per sample that depend on the outputs, or None.
     """
 
     source: Source
@@ -155,6 +191,9 @@ class Plan:
     hooks: dict[str, Any]
     started: bool
     one_by_one: bool
+    guidance: Guidance
+    weak: Network | None
+    adapt: Adaptation | None
 
     def draw(self, piece: slice = slice(None)) -> Tensor:
         """The samples, or a piece of them."""
@@ -171,19 +210,29 @@ class Plan:
             self._image_condition(part),
             region,
             self.source.self_condition,
+            self.adapt,
             **self.hooks,
         )
-        check_weights(self.source.net)
-        with evaluating(self.source.net):
+        nets = [net for net in (self.source.net, self.weak) if net is not None]
+        for net in nets:
+            check_weights(net)
+        with evaluating(*nets):
             result = run(task, self._initial(part, noise, len(seeds)))
         return self._within_range(self._finite(result, seeds))
 
     def _evaluator(self, part: Inputs) -> Evaluator:
         guided = any(map(self.table.second_branch, range(len(self.table))))
-        null = part.for_null_branch() if guided else None
-        place = self.place
+        classifier, place = self.guidance.classifier, self.place
+        branches = guided and classifier is None and self.weak is None
         return Evaluator(
-            self.source.net, part.for_network(), null, place.entry, place.autocast, self.one_by_one
+            self.source.net,
+            part.for_network(),
+            part.for_null_branch() if branches else None,
+            self.weak,
+            classifier,
+            place.entry,
+            place.autocast,
+            self.one_by_one,
         )
 
     def _initial(self, part: Inputs, noise: NoiseSource, batch: int) -> Tensor:

@@ -15,7 +15,7 @@ from fastdiff.sampling.loop import Callback
 from fastdiff.sampling.noise import NoiseChoice
 from fastdiff.sampling.plan import plan
 from fastdiff.sampling.source import ModelChoice
-from fastdiff.sampling.tables import SolverChoice, Steps
+from fastdiff.sampling.tables import ClipChoice, SolverChoice, Steps
 from fastdiff.schedule import Schedule
 
 
@@ -30,7 +30,7 @@ def sample(
     prediction: str | None = None,
     spacing: str | Sequence[float] = "trailing",
     eta: float = 0.0,
-    clip: tuple[float, float] | str | None = "data",
+    clip: ClipChoice = "data",
     guidance: float | Guidance | None = None,
     labels: Labels | None = None,
     cond: Cond | None = None,
@@ -66,8 +66,9 @@ def sample(
             own trajectories ask for (found once, then kept, see `fastdiff.sampling.optimized_times`).
         eta: Noise of ddim, 0 ... 1.
         clip: Range that estimates of the clean image are clamped to: "data" for the model's own ((-1, 1) for a bare
-            network), (low, high), or None.
-        guidance: Weight w of classifier-free guidance, m_u + w (m_c - m_u); 1 or None is none.
+            network), (low, high), None, or "dynamic" (`fastdiff.sampling.Dynamic` with its options).
+        guidance: Weight w of classifier-free guidance, m_u + w (m_c - m_u); 1 or None is none. `fastdiff.Guidance` has
+            the other rules.
         labels: Class labels: one, or a list that is repeated over the samples.
         cond: A tensor (num, ...) given to the network as `cond`, or a dictionary of keyword tensors.
         seed: Sample i has the seed `seed + i`.

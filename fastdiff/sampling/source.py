@@ -138,10 +138,34 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def second_network(weak: Any, source: Source) -> Network:
+    """The network of autoguidance, which must speak as the first does; moved to where the first one is.
+
+    Raises:
+        TypeError: for something that is no model.
+        ValueError: for a model of another prediction or shape.
+    """
+    if isinstance(weak, (str, Path)):
+        weak = load(weak)
+    if isinstance(weak, Model):
+        if (weak.prediction, weak.shape[0]) != (source.prediction, source.shape[0]):
+            raise ValueError(
+                f"sample: the weak model must predict {source.prediction!r} with {source.shape[0]} channels, "
+                f"got {weak.prediction!r} with {weak.shape[0]}"
+            )
+        weak = weak.net
+    if not callable(weak):
+        raise TypeError(f"sample: the weak network must be a model or a callable, got {type(weak).__name__}")
+    weight = source.parameter()
+    if isinstance(weak, nn.Module) and weight is not None:
+        weak.to(weight.device)
+    return weak
+
+
 @contextmanager
-def evaluating(net: Network) -> Iterator[None]:
+def evaluating(*nets: object) -> Iterator[None]:
     """Evaluation mode without gradients inside; every submodule gets its own training flag back."""
-    modules = list(net.modules()) if isinstance(net, nn.Module) else []
+    modules = [module for net in nets if isinstance(net, nn.Module) for module in net.modules()]
     flags = [module.training for module in modules]
     try:
         for module in modules:

@@ -6,11 +6,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from fastdiff.sampling.reductions import Dynamic
 from fastdiff.sampling.source import Source
 from fastdiff.solvers import SOLVERS, GridOptions, StepTable, solver_named
 
 SolverChoice = str | Callable[..., StepTable] | StepTable
 Steps = int | Sequence[float]
+ClipChoice = tuple[float, float] | str | Dynamic | None
 #: The spacing that a model's own trajectories decide.
 OPTIMIZED = "optimized"
 
@@ -20,7 +24,7 @@ def make_table(
     source: Source,
     steps: Steps,
     spacing: str | Sequence[float],
-    clip: tuple[float, float] | str | None,
+    clip: ClipChoice,
     options: dict[str, Any],
 ) -> StepTable:
     """The rows of a run.
@@ -30,14 +34,16 @@ def make_table(
         source: Its schedule, prediction and data range.
         steps: Number of steps, or the explicit list of times.
         spacing: Name of a spacing, or the explicit list of times.
-        clip: "data" for the model's range, (low, high) or None.
+        clip: "data" for the model's range, (low, high), None, or dynamic thresholding.
         options: Other options that were given; the solver must know each of them.
 
     Raises:
         TypeError, ValueError: for an unknown solver or option, or one that does not fit.
     """
-    if isinstance(clip, str) and clip != "data":
-        raise ValueError(f"sample: clip must be 'data', (low, high) or None, got {clip!r}")
+    if isinstance(clip, str) and clip not in ("data", "dynamic"):
+        raise ValueError(
+            f"sample: clip must be 'data', 'dynamic', Dynamic(...), (low, high) or None, got {clip!r}"
+        )
     if isinstance(solver, StepTable):
         if options:
             raise ValueError(f"sample: {', '.join(options)} must be left out when solver is a finished table")
@@ -46,7 +52,7 @@ def make_table(
     if not callable(function):
         raise TypeError(f"sample: solver must be a name, a function or a table, got {type(solver).__name__}")
     count, timing = _timing(steps, spacing)
-    limits = {"clip": source.data_range if isinstance(clip, str) else clip}
+    limits = {"clip": source.data_range if isinstance(clip, (str, Dynamic)) else clip}
     known = _options_of(function)
     used = {**timing, **options}
     unknown = [] if known is None else [name for name in used if name not in known]
@@ -65,6 +71,22 @@ def make_table(
     if not isinstance(table, StepTable):
         raise TypeError(f"sample: solver must return a StepTable, got {type(table).__name__}")
     return table
+
+
+def dynamic_of(clip: ClipChoice, table: StepTable) -> Dynamic | None:
+    """Dynamic thresholding where it was asked for; the data's range must lie evenly around 0.
+
+    Raises:
+        ValueError: for another range.
+    """
+    if clip != "dynamic" and not isinstance(clip, Dynamic):
+        return None
+    rows = table["eval"] == 1
+    if not np.all((table["hi"][rows] == -table["lo"][rows]) & np.isfinite(table["hi"][rows])):
+        raise ValueError(
+            "sample: clip must not be dynamic for data that is not within (-a, a), got another range"
+        )
+    return clip if isinstance(clip, Dynamic) else Dynamic()
 
 
 def _timing(steps: Steps, spacing: str | Sequence[float]) -> tuple[int, dict[str, Any]]:

@@ -69,6 +69,19 @@ class StepTable:
         return int(self["eval"].sum())
 
     @property
+    def branches(self) -> int:
+        """How many network outputs a sample costs: a guided call of two branches counts twice."""
+        return sum(1 + self.second_branch(int(k)) for k in np.flatnonzero(self["eval"]))
+
+    @property
+    def levels(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(alpha, sigma) of the state that enters each row, (R,) each, as the rows before say."""
+        alpha, sigma = (
+            np.append(first, self[name][:-1]) for first, name in zip(self.start, ("i_y", "i_s"), strict=True)
+        )
+        return alpha, sigma
+
+    @property
     def uses_cond(self) -> bool:
         """Whether the initial state or a row reads the conditioning image."""
         return self.init_cond != 0 or any(self[name].any() for name in ("u_c", "p_c", "d"))

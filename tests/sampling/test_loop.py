@@ -15,6 +15,7 @@ from fastdiff.sampling import sample
 from fastdiff.sampling.evaluator import Evaluator
 from fastdiff.sampling.loop import Region, Run, run
 from fastdiff.sampling.noise import NoiseSource
+from fastdiff.sampling.reductions import Adaptation, Dynamic
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import ddim, ddpm
 from fastdiff.solvers.closed_form import MixtureNetwork
@@ -81,6 +82,14 @@ def test_no_value_is_read_between_first_and_last_row(
     with NoHostReads():
         states = run(plan, torch.randn(3, 2, 4, 4))
     assert states.shape == (6, 3, 2, 4, 4)
+
+
+def test_no_value_is_read_when_weights_and_limits_depend_on_the_outputs() -> None:
+    rule = Guidance(3.0, rescale=0.7, parallel=0.5)
+    table = rule.apply(ddpm(SCHEDULE, "eps", 5))
+    plan = plan_of(table=table, adapt=Adaptation(table, rule, Dynamic()))
+    with NoHostReads():
+        run(plan, torch.randn(3, 2, 4, 4))
 
 
 def test_no_value_is_read_in_the_unet() -> None:

@@ -271,7 +271,7 @@ REFUSED = [
         {"order": 3, "solver": ddim(SCHEDULE, "v", 2)},
         "order must be left out when solver is a finished table",
     ),
-    ({"clip": "dynamic"}, "clip must be 'data'"),
+    ({"clip": "soft"}, "clip must be 'data', 'dynamic'"),
     ({"num": 0}, "num must be an integer >= 1"),
     ({"seed": -1}, "seeds must be in"),
     ({"seeds": [1, 2, 3]}, "seeds must have num = 2 entries"),

@@ -1,0 +1,107 @@
+"""Columns per sample: what a row's weights and limits become when they depend on the network's outputs.
+
+One small reduction over the outputs of each sample, without reading anything on the host; the fused step does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastdiff.guidance import Guidance
+from fastdiff.ops.row import PER_SAMPLE, column
+from fastdiff.solvers.table import StepTable
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487): x0 is clamped to [-s, s] and divided by s.
+
+    s is a quantile of |x0| over each sample, but at least the limit of the data; x0 comes out in the data's range.
+
+    Args:
+        quantile: 0 ... 1.
+        most: Largest s, in units of the limit of the data; None for no bound.
+
+    Raises:
+        ValueError: for an argument out of range.
+    """
+
+    quantile: float = 0.995
+    most: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.quantile <= 1 or (self.most is not None and not self.most >= 1):
+            raise ValueError(
+                f"Dynamic: quantile must be in [0, 1] and most >= 1, got {self.quantile} and {self.most}"
+            )
+
+
+class Adaptation:
+    """Makes the `per_sample` columns of each row that needs them.
+
+    Args:
+        table: The rows.
+        guidance: Whose weights may depend on the outputs.
+        dynamic: Thresholding, or None.
+    """
+
+    def __init__(self, table: StepTable, guidance: Guidance, dynamic: Dynamic | None) -> None:
+        self.table, self.guidance, self.dynamic = table, guidance, dynamic
+
+    def __call__(self, k: int, x: Tensor, m: Tensor, m_u: Tensor | None) -> Tensor | None:
+        """(B, 6) columns of row k from the state and both outputs; None where the row's own serve."""
+        adapts = m_u is not None and self.guidance.adapts and self.table.second_branch(k)
+        if not adapts and self.dynamic is None:
+            return None
+        values = {name: float(self.table[name][k]) for name in PER_SAMPLE}
+        columns = x.new_empty((len(x), len(PER_SAMPLE)))
+        for i, value in enumerate(values.values()):
+            columns[:, i].fill_(value)
+        if adapts and m_u is not None:
+            columns[:, 0], columns[:, 1] = guided_weights(m.to(x.dtype), m_u.to(x.dtype), self.guidance)
+        if self.dynamic is not None:
+            x0 = self._estimate(k, x, m, m_u, columns)
+            limit = dynamic_limit(x0, self.dynamic, values["hi"])
+            columns[:, 2], columns[:, 3], columns[:, 4] = -limit, limit, values["hi"] / limit
+        return columns
+
+    def _estimate(self, k: int, x: Tensor, m: Tensor, m_u: Tensor | None, columns: Tensor) -> Tensor:
+        """x0 of row k before any clamping."""
+        u_x, u_m = (float(self.table.rows[k, column(name)]) for name in ("u_x", "u_m"))
+        shape = (-1, *(1,) * (x.ndim - 1))
+        output = columns[:, 0].reshape(shape) * m.to(x.dtype)
+        if m_u is not None:
+            output = output + columns[:, 1].reshape(shape) * m_u.to(x.dtype)
+        return u_x * x + u_m * output
+
+
+def guided_weights(m: Tensor, m_u: Tensor, guidance: Guidance) -> Sequence[Tensor]:
+    """(g_c, g_u), each (B,), of outputs (B, ...): first the projection, then the rescaling."""
+    own, step = m.flatten(1), (m - m_u).flatten(1)
+    extra = guidance.w - 1.0
+    share = (step * own).sum(1) / (own * own).sum(1).clamp(min=1e-20)
+    g_c = 1.0 + extra * (1.0 - (1.0 - guidance.parallel) * share)
+    g_u = torch.full_like(g_c, -extra)
+    if guidance.rescale == 0:
+        return g_c, g_u
+    total = g_c + g_u
+    variance, spread = own.var(1, correction=0), step.var(1, correction=0)
+    mixed = ((own - own.mean(1, keepdim=True)) * step).mean(1)
+    guided = total**2 * variance - 2 * total * g_u * mixed + g_u**2 * spread
+    ratio = (variance / guided.clamp(min=1e-20)).sqrt()
+    factor = guidance.rescale * ratio + 1.0 - guidance.rescale
+    return factor * g_c, factor * g_u
+
+
+def dynamic_limit(x0: Tensor, dynamic: Dynamic, unit: float) -> Tensor:
+    """s of each sample, (B,): the quantile of |x0| between neighbours, at least `unit`."""
+    sizes = x0.abs().flatten(1).sort(1).values
+    place = dynamic.quantile * (sizes.shape[1] - 1)
+    low = int(place)
+    high = min(low + 1, sizes.shape[1] - 1)
+    found = sizes[:, low] + (place - low) * (sizes[:, high] - sizes[:, low])
+    return found.clamp(min=unit, max=None if dynamic.most is None else dynamic.most * unit)
