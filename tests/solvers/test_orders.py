@@ -15,12 +15,12 @@ from torch import Tensor
 
 from fastdiff.ops import solver_step
 from fastdiff.ops.row import Push
-from fastdiff.prediction import PREDICTIONS
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import SOLVERS, StepTable
 from fastdiff.solvers.closed_form import MixtureNetwork
 
 SCHEDULE = Schedule.from_log_snr(lambda t: 5 - 9 * t)
+READ = ("eps", "x0", "v", "edm")
 STARTS = torch.linspace(-2.5, 2.5, 7, dtype=torch.float64).reshape(-1, 1)
 
 
@@ -61,7 +61,7 @@ def order(name: str, prediction: str, coarsest: int, exact_start: int = 0, **opt
     return -float(np.polyfit(np.log(counts), np.log(errors), 1)[0])
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", READ)
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
@@ -80,6 +80,15 @@ def order(name: str, prediction: str, coarsest: int, exact_start: int = 0, **opt
         ("unipc", {"order": 2}, 3),
         ("unipc", {"order": 2, "variant": "bh1"}, 3),
         ("unipc", {"order": 3}, 3),
+        ("flow_euler", {}, 1),
+        ("tcd", {"gamma": 0.0}, 1),
+        ("em", {"flow": 1.0}, 1),
+        ("pndm", {}, 2),
+        ("pndm", {"warmup": "runge_kutta"}, 2),
+        ("dpmpp_sde", {"eta": 0.0}, 2),
+        ("dpmpp_2m_sde", {"eta": 0.0}, 2),
+        ("sa_solver", {"tau": 0.0}, 2),
+        ("sa_solver", {"tau": 0.0, "order": 3, "corrector_order": 4}, 3),
     ],
 )
 def test_order_as_it_runs(name: str, options: dict[str, Any], expected: int, prediction: str) -> None:
@@ -88,7 +97,7 @@ def test_order_as_it_runs(name: str, options: dict[str, Any], expected: int, pre
     )
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", READ)
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
