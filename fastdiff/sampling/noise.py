@@ -10,7 +10,8 @@ from torch import Tensor
 from fastdiff import rng
 from fastdiff.rng import Stream
 
-#: "philox", "torch", a generator, a function (stream, row, like) -> (B, ...), or the numbers themselves.
+#: "philox", "torch", "shared" (philox of the first seed for all samples, see `sample`),
+#: a generator, a function (stream, row, like) -> (B, ...), or the numbers themselves.
 NoiseChoice = str | torch.Generator | Callable[[Stream, int, Tensor], Tensor] | Tensor
 
 
@@ -48,7 +49,7 @@ class NoiseSource:
     def _choose(self, name: str) -> None:
         if name not in ("philox", "torch"):
             raise ValueError(
-                f"noise: noise must be 'philox', 'torch', a generator, function or tensor, got {name!r}"
+                f"noise: noise must be 'philox', 'shared', 'torch', a generator, function or tensor, got {name!r}"
             )
         if name == "torch":
             self._generator = torch.Generator(self.seeds.device).manual_seed(int(self.seeds[0]))

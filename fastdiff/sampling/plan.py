@@ -34,6 +34,7 @@ from fastdiff.sampling.tables import (
     count_of,
     dynamic_of,
     make_table,
+    varied,
 )
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import StepTable
@@ -62,6 +63,8 @@ def plan(
     x_init: Tensor | None,
     mask: Tensor | None,
     start: int | None,
+    resample: tuple[int, int] | None,
+    temperature: float,
     noise: NoiseChoice,
     callback: Callback | None,
     trajectory: bool,
@@ -86,6 +89,7 @@ def plan(
     table = make_table(
         solver, source, steps, spacing, clip, {**({"eta": eta} if eta else {}), **solver_options}
     )
+    table = varied(table, resample, temperature, masked=mask is not None)
     rules = as_guidance(guidance)
     table, dynamic = rules.apply(table), dynamic_of(clip, table)
     place = _place(source, device, dtype)
@@ -199,9 +203,7 @@ class Plan:
         """The samples, or a piece of them."""
         seeds = self.seeds[piece]
         part = self.inputs.part(piece, self.place.device, self.place.state)
-        noise = NoiseSource(
-            self.noise, rng.seed_tensor(num=len(seeds), seeds=seeds, device=self.place.device)
-        )
+        noise = self._noise(seeds)
         region = None if part.mask is None or part.x_init is None else Region(part.x_init, part.mask)
         task = Run(
             self.table,
@@ -219,6 +221,12 @@ class Plan:
         with evaluating(*nets):
             result = run(task, self._initial(part, noise, len(seeds)))
         return self._within_range(self._finite(result, seeds))
+
+    def _noise(self, seeds: Sequence[int]) -> NoiseSource:
+        shared = isinstance(self.noise, str) and self.noise == "shared"
+        used = [self.seeds[0]] * len(seeds) if shared else seeds
+        tensor = rng.seed_tensor(num=len(used), seeds=used, device=self.place.device)
+        return NoiseSource("philox" if shared else self.noise, tensor)
 
     def _evaluator(self, part: Inputs) -> Evaluator:
         guided = any(map(self.table.second_branch, range(len(self.table))))

@@ -39,6 +39,8 @@ def sample(
     x_init: Tensor | None = None,
     mask: Tensor | None = None,
     start: int | None = None,
+    resample: tuple[int, int] | None = None,
+    temperature: float = 1.0,
     noise: NoiseChoice = "philox",
     callback: Callback | None = None,
     trajectory: bool = False,
@@ -76,8 +78,10 @@ def sample(
         x_init: With `start`, an image to start from; with `mask`, the known image; alone, the initial state.
         mask: 1 where x_init is known and kept, 0 where it is drawn; broadcasts over (num, C, H, W).
         start: Row of the table to start at, with x_init noised to that level.
-        noise: "philox" (by seed, the same in every batch), "torch" or a generator, a function, or a tensor; see
-            `fastdiff.sampling.noise`.
+        resample: (jump, repeats) of RePaint, with `mask`: every `jump` rows are gone through `repeats` times.
+        temperature: Factor on the initial noise and the solver's own, >= 0; below 1 draws less varied samples.
+        noise: "philox" (by seed, the same in every batch), "shared" (that of the first seed for all samples), "torch"
+            or a generator, a function, or a tensor; see `fastdiff.sampling.noise`.
         callback: Called as (step, t, x, x0) after every evaluation; a true answer stops and returns x0.
         trajectory: Return all states, (rows + 1, num, C, H, W).
         progress: Show a progress bar.

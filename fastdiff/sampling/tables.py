@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from fastdiff.sampling.reductions import Dynamic
 from fastdiff.sampling.source import Source
 from fastdiff.solvers import SOLVERS, GridOptions, StepTable, solver_named
+from fastdiff.solvers.resampling import resampled
 
 SolverChoice = str | Callable[..., StepTable] | StepTable
 Steps = int | Sequence[float]
@@ -71,6 +73,29 @@ def make_table(
     if not isinstance(table, StepTable):
         raise TypeError(f"sample: solver must return a StepTable, got {type(table).__name__}")
     return table
+
+
+def varied(
+    table: StepTable, resample: tuple[int, int] | None, temperature: float, *, masked: bool
+) -> StepTable:
+    """The table with the passes of RePaint and its noise scaled.
+
+    Raises:
+        ValueError: for counts or a temperature out of range, or passes without a mask.
+    """
+    real = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not real or not 0 <= temperature < np.inf:
+        raise ValueError(f"sample: temperature must be a finite number >= 0, got {temperature!r}")
+    if resample is not None:
+        if not masked:
+            raise ValueError("sample: resample must go with mask, got no mask")
+        if not isinstance(resample, (tuple, list)) or len(resample) != 2:
+            raise ValueError(f"sample: resample must be (jump, repeats), got {resample!r}")
+        table = resampled(table, *resample)
+    if temperature == 1:
+        return table
+    cooled = table.with_columns(s=table["s"] * temperature)
+    return replace(cooled, init_noise=table.init_noise * temperature)
 
 
 def dynamic_of(clip: ClipChoice, table: StepTable) -> Dynamic | None:
