@@ -40,7 +40,7 @@ class Model:
     Attributes:
         net: called as net(x, t, labels=None, x_self_cond=None).
         schedule: the noise schedule it was trained with.
-        prediction: "eps", "x0" or "v".
+        prediction: What it returns, one of `fastdiff.prediction.PREDICTIONS`.
         shape: (C, H, W) of one sample.
         num_classes: number of class labels, 0 without labels.
         class_names: one per class, or empty.

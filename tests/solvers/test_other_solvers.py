@@ -115,3 +115,14 @@ def test_shift_moves_levels_to_more_noise() -> None:
     moved = schedule.log_snr(even) - schedule.log_snr(shifted)
     np.testing.assert_allclose(moved[1:], 2 * np.log(3.0), rtol=1e-9)
     assert shifted[0] == even[0] or moved[0] >= 0
+
+
+def test_edm_networks_are_told_c_noise() -> None:
+    """Even of a discrete schedule, whose times are integers; and where c_noise is infinite it is said."""
+    table = SOLVERS["euler"](DISCRETE, "edm", 5)
+    assert not table.discrete_time
+    np.testing.assert_allclose(table["t"], -DISCRETE.log_snr([999, 799, 599, 399, 199]) / 8, rtol=1e-14)
+    alpha, sigma = DISCRETE.alpha(999), DISCRETE.sigma(999)
+    assert table["c_in"][0] == pytest.approx(1 / np.hypot(sigma, 0.5 * alpha), rel=1e-14)
+    with pytest.raises(ValueError, match="at t = 999.*c_noise is infinite"):
+        SOLVERS["euler"](DISCRETE.rescale_zero_terminal_snr(), "edm", 5)
