@@ -13,7 +13,7 @@ from fastdiff.evaluation import make_classifier
 
 
 def _pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """28x28 pictures: class c has c + 1 bright stripes over dim noise (a number that shifts and mirrors keep)."""
+    """28x28 pictures: class c has c + 1 bright stripes over dim noise (a number that shifts keep)."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.uint8) % 10
     images = rng.integers(0, 60, (count, 28, 28), dtype=np.uint8)
