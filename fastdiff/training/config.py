@@ -59,6 +59,8 @@ class TrainConfig:
     """Pad images with zeros to size x size."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """The network."""
+    init: str | None = None
+    """Start from the weights of this model (a folder or a known name) instead of random ones."""
     prediction: Literal["eps", "x0", "v"] = "v"
     """What the network returns."""
     schedule: str = "cosine"
@@ -85,8 +87,10 @@ class TrainConfig:
     """Largest norm of the gradient; 0: no limit."""
     ema_decay: float = 0.9995
     """Decay of the averaged weights; at step n it is at most (1 + n) / (10 + n)."""
+    weighting: Literal["min_snr", "uniform"] = "min_snr"
+    """Weight of a noise level in the loss: by its signal-to-noise ratio, capped, or the same for all."""
     min_snr_gamma: float = 5.0
-    """Cap of the signal-to-noise ratio in the loss weight; 0: no cap."""
+    """Cap of the signal-to-noise ratio in the weight; 0: no cap."""
     offset_noise: float = 0.0
     """Strength of a noise that is constant over each channel."""
     flip: bool = False

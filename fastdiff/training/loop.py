@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdiff.model import Model, save
+from fastdiff.model import Model, load, save
 from fastdiff.nn import UNet
 from fastdiff.schedule import Schedule
 from fastdiff.training.batches import Batches
@@ -213,12 +213,24 @@ class Trainer:
 
 
 def build_network(config: TrainConfig, data: Dataset) -> UNet:
-    """The network of a run, its first weights drawn from the run's seed."""
+    """The network of a run, its first weights drawn from the run's seed or taken from the model `config.init`.
+
+    Raises:
+        ValueError: when that model has another network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return UNet(
+        net = UNet(
             in_channels=data.images.shape[1], num_classes=data.num_classes, **config.to_dict()["network"]
         )
+    if config.init is not None:
+        first = load(config.init).net
+        if getattr(first, "config", None) != net.config:
+            raise ValueError(
+                f"train: init must be a model of the same network, got {config.init} with another"
+            )
+        net.load_state_dict(first.state_dict())
+    return net
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

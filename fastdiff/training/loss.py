@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +44,9 @@ class DenoisingLoss:
         """alpha, sigma and the loss weight, (b,) float32 each, from the float64 schedule."""
         times = t.numpy()
         alpha, sigma = self.schedule.alpha(times), self.schedule.sigma(times)
-        weight = loss_weight(self.config.prediction, (alpha / sigma) ** 2, self.gamma)
+        weight = np.ones_like(alpha)
+        if self.config.weighting == "min_snr":
+            weight = loss_weight(self.config.prediction, (alpha / sigma) ** 2, self.gamma)
         return tuple(torch.from_numpy(a).float().to(self.device) for a in (alpha, sigma, weight))  # type: ignore
 
     @torch.no_grad()

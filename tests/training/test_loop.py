@@ -216,6 +216,17 @@ def test_step_seeds_differ() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+def test_a_run_can_start_from_a_model(shapes: Dataset, config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, shapes)
+    after = dataclasses.replace(config, out=str(tmp_path / "after"), init=str(config.folder / "model"))
+    trainer = Trainer(after, shapes, join("cpu"))
+    for net in (trainer.net, trainer.ema.net):
+        assert_same_bits(net.state_dict(), first.net.state_dict())
+    trainer.run()
+    with pytest.raises(ValueError, match="init must be a model of the same network"):
+        train(with_options(after, out=str(tmp_path / "other"), network={"blocks": 2}), shapes)
+
+
 def test_compile_wraps_the_network_that_is_trained(
     shapes: Dataset, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

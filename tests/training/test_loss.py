@@ -70,6 +70,19 @@ def test_loss_formula(
     assert torch.equal(net.calls[0]["labels"], batch.labels)
 
 
+def test_uniform_weighting_is_the_plain_error(shapes: Dataset, config: TrainConfig) -> None:
+    config = dataclasses.replace(config, weighting="uniform")
+    batch, net = Batches(shapes, COSINE, config)(2), Recorder()
+    found = DenoisingLoss(COSINE, config, CPU)(net, batch)
+    alpha, sigma = (
+        torch.from_numpy(f(batch.t.numpy()))[:, None, None, None] for f in (COSINE.alpha, COSINE.sigma)
+    )
+    eps = rng.normal(batch.seeds, (1, 8, 8), stream=Stream.FORWARD).double()
+    x0 = batch.x0.double()
+    expected = (0.3 * (alpha * x0 + sigma * eps) - (alpha * eps - sigma * x0)).square().mean()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_self_conditioning_feeds_the_clamped_estimate(shapes: Dataset, config: TrainConfig) -> None:
     batch, net = Batches(shapes, COSINE, config)(0), Recorder()
     batch.self_condition = True
