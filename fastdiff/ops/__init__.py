@@ -6,5 +6,6 @@ from .add_noise import add_noise
 from .dispatch import use_backend
 from .normal import normal
 from .solver_step import solver_step
+from .vq_nearest import vq_nearest
 
-__all__ = ["add_noise", "normal", "solver_step", "use_backend"]
+__all__ = ["add_noise", "normal", "solver_step", "use_backend", "vq_nearest"]
