@@ -29,13 +29,13 @@ class Nearest(NamedTuple):
     """What `vq_nearest` found; None for what was not asked for.
 
     Attributes:
-        index: (...) int64, the nearest code of each row.
+        indices: (...) int64, the nearest code of each row.
         quantised: (..., D) of the codebook's dtype, that code.
         distance: (...) float32, the squared distance to it.
         counts: (K,) int64, how many rows each code got.
     """
 
-    index: Tensor
+    indices: Tensor
     quantised: Tensor | None = None
     distance: Tensor | None = None
     counts: Tensor | None = None
@@ -141,7 +141,7 @@ def vq_nearest(
         return_counts: return how many rows each code got, too.
 
     Returns:
-        (index, quantised, distance, counts), see `Nearest`. None of them carries a gradient.
+        (indices, quantised, distance, counts), see `Nearest`. None of them carries a gradient.
 
     Raises:
         TypeError: z or the codebook is no tensor of a floating type.

@@ -59,12 +59,21 @@ constexpr int64_t vq_scratch(int64_t chunk, int64_t width) {
   return chunk * (width + 1) + 17 * width + 48;
 }
 
+// sums[k] = sum of the rows order[starts[k] .. starts[k + 1]) of z
+struct VqCodeSumsArgs {
+  Rows z;
+  const int64_t* starts = nullptr;
+  const int64_t* order = nullptr;
+  float* sums = nullptr;
+};
+
 struct CpuKernels {
   const char* name;
   void (*normal)(const NormalArgs&, int64_t begin, int64_t end);
   void (*add_noise)(const AddNoiseArgs&, int64_t begin, int64_t end);
   void (*solver_step)(const SolverStepArgs&, int64_t begin, int64_t end);
   void (*vq_nearest)(const VqNearestArgs&, float* scratch, int64_t begin, int64_t end);
+  void (*vq_code_sums)(const VqCodeSumsArgs&, int64_t begin, int64_t end);
 };
 
 // The best set that this processor runs, or the one that FASTDIFF_CPU names (avx512, avx2, baseline).
