@@ -11,3 +11,10 @@ STATES = {
 DDPM_ROW = {"u_x": 1.66, "u_m": -1.33, "lo": -1.0, "hi": 1.0, "b": 0.88, "a": 0.11, "s": 0.12}
 #: A multistep row without noise, with one history.
 MULTISTEP_ROW = {"u_x": 1.66, "u_m": -1.33, "lo": -1.0, "hi": 1.0, "b": 0.88, "a": 0.16, "h_0": -0.05}
+#: (rows N, codes K, width D) of a search for the nearest code.
+CODEBOOKS = {
+    "16384x512x64": (16384, 512, 64),  # VQ-VAE of van den Oord et al.: 32x32 latents, 16 images
+    "65536x1024x64": (65536, 1024, 64),
+    "65536x8192x32": (65536, 8192, 32),  # VQGAN-type codebook: many narrow codes
+    "4096x16384x256": (4096, 16384, 256),  # VQGAN f16 16384: 16x16 latents, 16 images
+}

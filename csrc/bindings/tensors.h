@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "fastdiff/rows.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -72,6 +73,31 @@ inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const cha
     source.sizes[0] = source.strides[0] = 1;
   }
   return source;
+}
+
+// A tensor (..., width) of any strides and floating type as a matrix.
+inline Rows rows_of(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(t.dim() >= 1 && t.dim() <= kMaxDims, name, " must have 1 to ", kMaxDims, " dimensions");
+  Rows rows;
+  rows.data = t.const_data_ptr();
+  rows.element = element_of(t, name);
+  rows.width = t.size(-1);
+  rows.step = rows.width > 1 ? t.stride(-1) : 1;
+  rows.count = 1;
+  for (int64_t d = 0; d + 1 < t.dim(); ++d) {
+    const int64_t size = t.size(d), stride = t.stride(d), last = rows.dims - 1;
+    rows.count *= size;
+    if (size == 1) continue;
+    if (last >= 0 && rows.strides[last] == size * stride) {
+      rows.sizes[last] *= size;
+      rows.strides[last] = stride;
+    } else {
+      rows.sizes[rows.dims] = size;
+      rows.strides[rows.dims++] = stride;
+    }
+  }
+  return rows;
 }
 
 inline void check_dense(const Tensor& t, const char* name, ScalarType type) {

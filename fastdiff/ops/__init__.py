@@ -6,5 +6,7 @@ from .add_noise import add_noise
 from .dispatch import use_backend
 from .normal import normal
 from .solver_step import solver_step
+from .vq_code_sums import vq_code_sums
+from .vq_nearest import vq_nearest
 
-__all__ = ["add_noise", "normal", "solver_step", "use_backend"]
+__all__ = ["add_noise", "normal", "solver_step", "use_backend", "vq_code_sums", "vq_nearest"]

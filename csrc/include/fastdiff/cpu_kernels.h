@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "fastdiff/row.h"
+#include "fastdiff/rows.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -44,11 +45,35 @@ struct SolverStepArgs {
   float* out = nullptr;
 };
 
+// index[n] = argmin_k |z_n - e_k|^2
+struct VqNearestArgs {
+  Rows z, codes;
+  int64_t chunk = 0;  // codes that are packed at a time, a multiple of kVqCodes
+  int64_t* index = nullptr;
+  float* distance = nullptr;
+  void* quantised = nullptr;  // rows of the codes' element type
+};
+constexpr int64_t kVqCodes = 32;
+// Floats of scratch memory, 64-byte aligned, that one thread needs.
+constexpr int64_t vq_scratch(int64_t chunk, int64_t width) {
+  return chunk * (width + 1) + 17 * width + 48;
+}
+
+// sums[k] = sum of the rows order[starts[k] .. starts[k + 1]) of z
+struct VqCodeSumsArgs {
+  Rows z;
+  const int64_t* starts = nullptr;
+  const int64_t* order = nullptr;
+  float* sums = nullptr;
+};
+
 struct CpuKernels {
   const char* name;
   void (*normal)(const NormalArgs&, int64_t begin, int64_t end);
   void (*add_noise)(const AddNoiseArgs&, int64_t begin, int64_t end);
   void (*solver_step)(const SolverStepArgs&, int64_t begin, int64_t end);
+  void (*vq_nearest)(const VqNearestArgs&, float* scratch, int64_t begin, int64_t end);
+  void (*vq_code_sums)(const VqCodeSumsArgs&, int64_t begin, int64_t end);
 };
 
 // The best set that this processor runs, or the one that FASTDIFF_CPU names (avx512, avx2, baseline).
