@@ -12,7 +12,7 @@ import platform
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
@@ -127,6 +127,7 @@ def extensions() -> list[Extension]:
 
 
 setup(
+    packages=[*find_packages(include=["fastdiff", "fastdiff.*"]), "fastdiff.kernels"],
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions() else {},

@@ -15,7 +15,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from . import dispatch, extension, philox
+from . import device, dispatch, extension, philox
 from .arguments import FLOATS, check_exactly, check_like, check_tensor, described, overlap, wants_gradient
 
 _OP = "add_noise"
@@ -132,9 +132,25 @@ def _cpp(
     return out
 
 
+def _triton(
+    *, x0: Tensor, row: int | Tensor, out: Tensor | None, noise_out: Tensor | None, **inputs: Any
+) -> Tensor:
+
+    out = torch.empty(x0.shape, dtype=torch.float32, device=x0.device) if out is None else out
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    torch.ops.fastdiff.add_noise_triton(out, noise_out, x0, rows=rows, row=first, **inputs)
+    return out
+
+
+def _triton_reasons(**inputs: Any) -> list[str]:
+    reasons = ["x0 is torch.float64, it computes in float32"] if inputs["x0"].dtype == torch.float64 else []
+    return reasons + device.triton_reasons(inputs, "alpha", "sigma", "seeds", "row", "out", "noise_out")
+
+
 extension.register_fake("add_noise_cpp")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, extension, philox
+from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_tensor, described
 
 _OP = "normal"
@@ -41,9 +41,26 @@ def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: A
     return reasons
 
 
+def _triton(
+    *, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype
+) -> Tensor:
+
+    out = torch.empty(seeds.shape[0], *shape, dtype=dtype, device=seeds.device)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    torch.ops.fastdiff.normal_triton(out, seeds, rows, first, stream)
+    return out
+
+
+def _triton_reasons(**inputs: Any) -> list[str]:
+    dtype = inputs["dtype"]
+    reasons = [] if dtype == torch.float32 else [f"dtype is {dtype}, it makes float32"]
+    return reasons + device.triton_reasons(inputs, "seeds", "row")
+
+
 extension.register_fake("normal_cpp")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

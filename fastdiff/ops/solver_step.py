@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, extension, philox
+from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_like, check_tensor, described, overlap
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
 
@@ -291,9 +291,32 @@ def _cpp(
     return out
 
 
+def _triton_reasons(**inputs: Any) -> list[str]:
+    x = inputs["x"]
+    reasons = [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
+    return reasons + device.triton_reasons(inputs, *_DENSE)
+
+
+def _triton(
+    *,
+    table: Tensor,
+    row: int | Tensor,
+    out: Tensor | None,
+    x0_out: Tensor | None,
+    history: Tensor | None,
+    **inputs: Any,
+) -> Tensor:
+
+    out = torch.empty_like(inputs["x"]) if out is None else out
+    counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
+    torch.ops.fastdiff.solver_step_triton.default(out, x0_out, history, table, counter, index, **inputs)
+    return out
+
+
 extension.register_fake("solver_step_cpp")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )
