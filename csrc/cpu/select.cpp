@@ -6,12 +6,23 @@
 
 namespace fastdiff {
 
-#define FASTDIFF_DECLARE(ISA)                                         \
-  namespace ISA {                                                     \
-  void normal(const NormalArgs&, int64_t, int64_t);                   \
-  void add_noise(const AddNoiseArgs&, int64_t, int64_t);              \
-  void solver_step(const SolverStepArgs&, int64_t, int64_t);          \
-  constexpr CpuKernels kernels{#ISA, normal, add_noise, solver_step}; \
+#define FASTDIFF_DECLARE(ISA)                                                        \
+  namespace ISA {                                                                    \
+  void normal(const NormalArgs&, int64_t, int64_t);                                  \
+  void add_noise(const AddNoiseArgs&, int64_t, int64_t);                             \
+  void solver_step(const SolverStepArgs&, int64_t, int64_t);                         \
+  void group_norm_silu(const GroupNormArgs&, int64_t, int64_t);                      \
+  void group_norm_silu_backward(const GroupNormArgs&, int64_t, int64_t);             \
+  void rms_norm_silu(const RmsNormArgs&, float* scratch, int64_t, int64_t);          \
+  void rms_norm_silu_backward(const RmsNormArgs&, float* scratch, int64_t, int64_t); \
+  constexpr CpuKernels kernels{#ISA,                                                 \
+                               normal,                                               \
+                               add_noise,                                            \
+                               solver_step,                                          \
+                               group_norm_silu,                                      \
+                               group_norm_silu_backward,                             \
+                               rms_norm_silu,                                        \
+                               rms_norm_silu_backward};                              \
   }
 
 FASTDIFF_DECLARE(baseline)

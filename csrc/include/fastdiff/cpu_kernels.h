@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "fastdiff/norms.h"
 #include "fastdiff/row.h"
 #include "fastdiff/tile.h"
 
@@ -49,6 +50,10 @@ struct CpuKernels {
   void (*normal)(const NormalArgs&, int64_t begin, int64_t end);
   void (*add_noise)(const AddNoiseArgs&, int64_t begin, int64_t end);
   void (*solver_step)(const SolverStepArgs&, int64_t begin, int64_t end);
+  void (*group_norm_silu)(const GroupNormArgs&, int64_t begin, int64_t end);
+  void (*group_norm_silu_backward)(const GroupNormArgs&, int64_t begin, int64_t end);
+  void (*rms_norm_silu)(const RmsNormArgs&, float* scratch, int64_t begin, int64_t end);
+  void (*rms_norm_silu_backward)(const RmsNormArgs&, float* scratch, int64_t begin, int64_t end);
 };
 
 // The best set that this processor runs, or the one that FASTDIFF_CPU names (avx512, avx2, baseline).
