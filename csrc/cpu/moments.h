@@ -1,0 +1,133 @@
+// Mean and sum of squared deviations of columns of numbers, in float32, by blocked Welford.
+//
+// Each column is measured from its own first number (`pivot`), and each block of rows from the mean so far: a
+// mean far from zero costs no digits, and a block is corrected by the square of its own small offset, never
+// by that of the mean.
+#pragma once
+
+#include "elements.h"
+
+namespace fastdiff::FASTDIFF_ISA {
+
+constexpr int kBlockRows = 16;
+
+// Per column: mean = pivot + offset; squares = sum of (x - mean)**2.
+struct Moments {
+  float *pivot, *offset, *squares;
+};
+
+// V vectors of columns; rows are `stride` elements apart.
+template <class T, int V, class Access>
+static inline __attribute__((always_inline)) void column_moments(const typename T::Raw* x, int64_t rows,
+                                                                 int64_t stride, Access access, Moments out) {
+  Floats pivot[V], offset[V], squares[V];
+  for (int v = 0; v < V; ++v) {
+    pivot[v] = access.template get<T>(x + v * kLanes);
+    offset[v] = squares[v] = Floats{};
+  }
+  for (int64_t row = 0; row < rows; row += kBlockRows) {
+    const int count = static_cast<int>(rows - row < kBlockRows ? rows - row : kBlockRows);
+    Floats center[V], sum[V] = {}, square[V] = {};
+    for (int v = 0; v < V; ++v) center[v] = pivot[v] + offset[v];
+    for (int r = 0; r < count; ++r, x += stride) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        const Floats e = access.template get<T>(x + v * kLanes) - center[v];
+        sum[v] += e;
+        square[v] += e * e;
+      }
+    }
+    const float share = 1.0f / static_cast<float>(count);
+    const float total = static_cast<float>(row + count), part = static_cast<float>(count) / total;
+    for (int v = 0; v < V; ++v) {
+      const Floats mean = sum[v] * share, own = square[v] - sum[v] * mean;
+      const Floats moved = mean - (offset[v] - (center[v] - pivot[v]));
+      squares[v] += own + moved * moved * (static_cast<float>(row) * part);
+      offset[v] += moved * part;
+    }
+  }
+  for (int v = 0; v < V; ++v) {
+    access.template put<F32>(out.pivot + v * kLanes, pivot[v]);
+    access.template put<F32>(out.offset + v * kLanes, offset[v]);
+    access.template put<F32>(out.squares + v * kLanes, squares[v]);
+  }
+}
+
+// Any number of columns.
+template <class T>
+static void all_column_moments(const typename T::Raw* x, int64_t rows, int64_t stride, int64_t columns,
+                               Moments out) {
+  int64_t c = 0;
+  const auto at = [&out](int64_t c) { return Moments{out.pivot + c, out.offset + c, out.squares + c}; };
+  for (; c + 4 * kLanes <= columns; c += 4 * kLanes) column_moments<T, 4>(x + c, rows, stride, All{}, at(c));
+  for (; c + kLanes <= columns; c += kLanes) column_moments<T, 1>(x + c, rows, stride, All{}, at(c));
+  if (c < columns) column_moments<T, 1>(x + c, rows, stride, Some{static_cast<int>(columns - c)}, at(c));
+}
+
+// Mean and sum of squared deviations of `count` numbers.
+struct Spread {
+  double count, mean, squares;
+};
+
+static inline Spread merge(const Spread& a, const Spread& b) {
+  const double count = a.count + b.count, gap = b.mean - a.mean;
+  if (count == 0.0) return a;
+  return {count, a.mean + gap * (b.count / count),
+          a.squares + b.squares + gap * gap * (a.count * b.count / count)};
+}
+
+// All numbers of `columns` columns of `rows` numbers each, measured from the pivot of the first.
+static inline Spread spread_of(const Moments& m, int columns, int64_t rows) {
+  float mean = 0.0f, squares = 0.0f;
+  const float pivot = m.pivot[0];
+  for (int c = 0; c < columns; ++c) mean += (m.pivot[c] - pivot) + m.offset[c];
+  mean /= static_cast<float>(columns);
+  for (int c = 0; c < columns; ++c) {
+    const float gap = ((m.pivot[c] - pivot) - mean) + m.offset[c];
+    squares += m.squares[c] + static_cast<float>(rows) * gap * gap;
+  }
+  return {static_cast<double>(columns) * static_cast<double>(rows), static_cast<double>(pivot) + mean,
+          squares};
+}
+
+// The same for whole vectors of columns.
+template <int V>
+static inline Spread spread_of_vectors(const Moments& m, int64_t rows) {
+  const float pivot = m.pivot[0];
+  Floats gap[V], sum{}, squares{};
+  for (int v = 0; v < V; ++v) {
+    gap[v] = (load(m.pivot + v * kLanes) - pivot) + load(m.offset + v * kLanes);
+    sum += gap[v];
+  }
+  const float mean = sum_of_lanes(sum) / (V * kLanes);
+  for (int v = 0; v < V; ++v) {
+    const Floats rest = gap[v] - mean;
+    squares += load(m.squares + v * kLanes) + rest * rest * static_cast<float>(rows);
+  }
+  return {static_cast<double>(V * kLanes) * static_cast<double>(rows), static_cast<double>(pivot) + mean,
+          sum_of_lanes(squares)};
+}
+
+// A dense array, as columns of a vector's lanes.
+template <class T>
+static Spread spread_of_array(const typename T::Raw* x, int64_t count) {
+  constexpr int kWide = 4 * kLanes;
+  alignas(64) float pivot[kWide], offset[kWide], squares[kWide];
+  const Moments m{pivot, offset, squares};
+  Spread all{};
+  const int64_t rows = count / kWide, rest = count - rows * kWide;
+  if (rows > 0) {
+    column_moments<T, 4>(x, rows, kWide, All{}, m);
+    all = spread_of_vectors<4>(m, rows);
+  }
+  if (rest > 0) {
+    for (int i = 0; i < rest; ++i) {
+      pivot[i] = T::value(x[rows * kWide + i]);
+      offset[i] = squares[i] = 0.0f;
+    }
+    all = merge(all, spread_of(m, static_cast<int>(rest), 1));
+  }
+  return all;
+}
+
+}  // namespace fastdiff::FASTDIFF_ISA
