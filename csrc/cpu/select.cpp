@@ -8,9 +8,9 @@ namespace fastdiff {
 
 #define FASTDIFF_FUNCTION(NAME, ARGUMENTS) void NAME ARGUMENTS;
 #define FASTDIFF_NAME(NAME, ARGUMENTS) , NAME
-#define FASTDIFF_DECLARE(ISA)                                           \
-  namespace ISA {                                                       \
-  FASTDIFF_CPU_KERNELS(FASTDIFF_FUNCTION)                               \
+#define FASTDIFF_DECLARE(ISA)                                             \
+  namespace ISA {                                                         \
+  FASTDIFF_CPU_KERNELS(FASTDIFF_FUNCTION)                                 \
   constexpr CpuKernels kernels{#ISA FASTDIFF_CPU_KERNELS(FASTDIFF_NAME)}; \
   }
 

@@ -68,16 +68,17 @@ struct VqCodeSumsArgs {
   float* sums = nullptr;
 };
 
-// Every kernel, with its arguments; the last two are the range of tiles or rows to work on. The one list of them.
-#define FASTDIFF_CPU_KERNELS(ENTRY)                                              \
-  ENTRY(normal, (const NormalArgs&, int64_t, int64_t))                           \
-  ENTRY(add_noise, (const AddNoiseArgs&, int64_t, int64_t))                      \
-  ENTRY(solver_step, (const SolverStepArgs&, int64_t, int64_t))                  \
-  ENTRY(group_norm_silu, (const GroupNormArgs&, int64_t, int64_t))               \
-  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, int64_t, int64_t))      \
-  ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))   \
+// Every kernel, with its arguments; the last two are the range of tiles or rows to work on. The one list of
+// them.
+#define FASTDIFF_CPU_KERNELS(ENTRY)                                                     \
+  ENTRY(normal, (const NormalArgs&, int64_t, int64_t))                                  \
+  ENTRY(add_noise, (const AddNoiseArgs&, int64_t, int64_t))                             \
+  ENTRY(solver_step, (const SolverStepArgs&, int64_t, int64_t))                         \
+  ENTRY(group_norm_silu, (const GroupNormArgs&, int64_t, int64_t))                      \
+  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, int64_t, int64_t))             \
+  ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))          \
   ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t)) \
-  ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))    \
+  ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))           \
   ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))
 
 #define FASTDIFF_POINTER(NAME, ARGUMENTS) void(*NAME) ARGUMENTS;
