@@ -42,7 +42,12 @@ FASTDIFF_HD Four load_floats(const float* p, int count) {
 
 FASTDIFF_HD void store_floats(float* p, const Four& four, int count) {
   if (count == 4 && aligned(p, 16)) {
+#ifdef __CUDA_ARCH__
+    // An intrinsic, because the compiler would merge a plain store with the loop below, into four of 32 bits.
+    __stwb(reinterpret_cast<float4*>(p), make_float4(four.v[0], four.v[1], four.v[2], four.v[3]));
+#else
     *reinterpret_cast<Four*>(p) = four;
+#endif
     return;
   }
   for (int i = 0; i < 4; ++i) {
@@ -97,14 +102,21 @@ FASTDIFF_HD Four read(const Source& source, const Place& at, bool wanted) {
   if (!wanted || source.data == nullptr) return four;
   const int64_t base = at.sample * source.sample_stride;
   if (source.dims == 1 && source.strides[0] == 1) return load_dense(source, base + at.begin, at.count);
-  for (int i = 0; i < 4; ++i) {
-    if (i >= at.count) break;
+#ifdef __CUDA_ARCH__
+#pragma unroll 1
+#endif
+  for (int i = 0; i < at.count;
+       ++i) {  // rare: small code, and no index into the array that would put it on the stack
     int64_t rest = at.begin + i, offset = base;
+#ifdef __CUDA_ARCH__
+#pragma unroll 1
+#endif
     for (int d = source.dims - 1; d >= 0; --d) {
       offset += rest % source.sizes[d] * source.strides[d];
       rest /= source.sizes[d];
     }
-    four.v[i] = load_one(source, offset);
+    const float value = load_one(source, offset);
+    for (int k = 0; k < 4; ++k) four.v[k] = k == i ? value : four.v[k];
   }
   return four;
 }
