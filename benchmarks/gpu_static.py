@@ -5,7 +5,9 @@ Triton compiles ahead of time and needs no GPU; the tables hold static facts, no
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ ARCHITECTURES = (80, 89, 90, 100)
 #: Threads and 32-bit registers of one multiprocessor.
 THREADS = {80: 2048, 89: 1536, 90: 2048, 100: 2048}
 REGISTERS = 65536
+INCLUDE = Path(__file__).parents[1] / "csrc" / "include"
 _FLOATS = {"*fp32": 4, "*fp16": 2, "*bf16": 2}
 _STATE = (
     "out",
@@ -163,7 +166,8 @@ class Facts:
 def facts(case: Case, architecture: int) -> Facts:
     """Compile and count."""
     kernel = compiled(case, architecture)
-    registers, stack, shared = resources(kernel.asm["cubin"])
+    registers, stack, _ = resources(kernel.asm["cubin"])
+    shared = kernel.metadata.shared  # asked for at the launch, so not in the file
     accesses = re.findall(r"\b(ld|st)\.global(?:\.[a-z:]+\w*)*?(?:\.v(\d))?\.b(\d+)", kernel.asm["ptx"])
     wide = {
         op: sum(1 for o, n, bits in accesses if o == op and int(n or 1) * int(bits) == 128)
@@ -188,16 +192,139 @@ def facts(case: Case, architecture: int) -> Facts:
     )
 
 
-def resources(cubin: bytes) -> tuple[int, int, int]:
-    """(registers, bytes of stack and spills, bytes of shared memory), by the cuobjdump that triton brings."""
+def tool(name: str) -> str:
+    """cuobjdump or nvdisasm, which triton brings."""
     import triton
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
+
+
+def _cuobjdump(cubin: Path, what: str) -> str:
+    folder = str(Path(tool("nvdisasm")).parent)
+    path = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [tool("cuobjdump"), what, str(cubin)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=path).stdout
+
+
+def resources(cubin: bytes) -> tuple[int, int, int]:
+    """(registers, bytes of stack and spills, bytes of shared memory) of a file with one kernel."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        text = subprocess.run(
-            [str(tool), "-res-usage", str(path)], capture_output=True, text=True, check=True
-        ).stdout
+        return _used(_cuobjdump(path, "-res-usage"))
+
+
+def _used(text: str) -> tuple[int, int, int]:
     found = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)}
     return found["REG"], found["STACK"] + found["LOCAL"], found["SHARED"]
+
+
+@dataclass(frozen=True)
+class CudaFacts:
+    """What the machine code of one CUDA C++ kernel holds; every tensor it may read has its own instructions."""
+
+    registers: int
+    stack: int
+    shared: int
+    wide_loads: int
+    wide_stores: int
+    local: int  # instructions that touch the stack
+
+
+CUDA_KERNELS = ("normal", "add_noise", "solver_step")
+
+
+def cuda_facts(architecture: int) -> dict[str, CudaFacts]:
+    """Compile the bodies of csrc/include with nvcc, and count."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
+        source.write_text("".join(f'#include "fastdiff/{name}.cuh"\n' for name in CUDA_KERNELS))
+        flags = ["-std=c++20", "-O3", "-I", str(INCLUDE), f"-arch=sm_{architecture}", "-cubin"]
+        subprocess.run(["nvcc", *flags, str(source), "-o", str(cubin)], check=True, capture_output=True)
+        usage, code = _cuobjdump(cubin, "-res-usage"), _cuobjdump(cubin, "-sass")
+    names = "|".join(CUDA_KERNELS)
+    used = dict(re.findall(rf"Function \S*?({names})_kernelE\S*:\s*\n(.*)", usage))
+    bodies = dict(
+        re.findall(rf"Function : \S*?({names})_kernelE\S*\n(.*?)(?=Function :|\Z)", code, re.DOTALL)
+    )
+    return {name: _cuda_kernel(used[name], bodies[name]) for name in CUDA_KERNELS}
+
+
+def _cuda_kernel(usage: str, code: str) -> CudaFacts:
+    def count(pattern: str) -> int:
+        return len(re.findall(pattern, code))
+
+    wide = r"\b{}\.E(?:\.[A-Z]+)*\.128\b"
+    return CudaFacts(
+        *_used(usage), count(wide.format("LDG")), count(wide.format("STG")), count(r"\b(?:LDL|STL)\b")
+    )
+
+
+HEAD = """# GPU kernels, static facts
+
+Written by `python -m benchmarks.gpu_static`: what the compilers make of the kernels, read from PTX and machine code.
+**No figure here is a timing; none of these kernels has run on a GPU yet.** That they compute the right numbers is
+tested without one: the Triton kernels in triton's interpreter, the bodies of the CUDA kernels compiled for the host
+under AddressSanitizer and UndefinedBehaviorSanitizer, both against float64 (`tests/ops`).
+
+Columns: registers of a thread; stack = bytes of stack and spills of a thread; shared = bytes of shared memory of a
+block (of CUDA C++ on sm_90 and sm_100 with the 1024 that the system keeps); resident = share of a multiprocessor's
+threads that the registers let run at once; 128-bit loads and stores of a thread; mul.hi = instructions of the noise;
+bytes of an element = what all accesses of a block move for each element, where the row uses everything that the case
+may read (the row itself and the seed count once for a block: all threads read one address), against what they must.
+"""
+
+
+def triton_table(architecture: int) -> list[str]:
+    """Rows of the table of one architecture."""
+    rows = []
+    for case in CASES:
+        f = facts(case, architecture)
+        share = f"{f.resident(architecture):.0%}"
+        held = f"{f.registers} | {f.stack} | {f.shared} | {share}"
+        bytes_moved = f"{f.moved:.2f} / {f.ideal:.0f} = {f.moved / f.ideal:.3f}"
+        counted = f"{f.wide_loads} | {f.wide_stores} | {f.mul_hi} | {bytes_moved}"
+        rows.append(f"| {case.kernel} | {case.title} | {held} | {counted} |")
+    return rows
+
+
+def cuda_table() -> list[str]:
+    """Rows of the table of the CUDA C++ kernels."""
+    return [
+        f"| {name} | sm_{arch} | {f.registers} | {f.stack} | {f.shared} | "
+        f"{f.wide_loads} | {f.wide_stores} | {f.local} |"
+        for arch in ARCHITECTURES
+        for name, f in cuda_facts(arch).items()
+    ]
+
+
+def report() -> str:
+    """The whole page."""
+    import triton
+
+    lines = [HEAD, f"## Triton {triton.__version__} (128 threads, 8 elements a thread)"]
+    for arch in ARCHITECTURES:
+        lines += ["", f"### sm_{arch}", ""]
+        lines += [
+            "| kernel | case | registers | stack | shared | resident | loads | stores | mul.hi | bytes of an element |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *triton_table(arch),
+        ]
+    lines += ["", "## CUDA C++ (256 threads, 4 elements a thread)", ""]
+    if shutil.which("nvcc") is None:
+        return "\n".join([*lines, "nvcc is not here."]) + "\n"
+    lines += [
+        "One kernel for every row: each tensor that may be given has instructions of its own, 128 bits wide where its "
+        "address allows; `local` counts instructions that touch the stack.",
+        "",
+        "| kernel | architecture | registers | stack | shared | 128-bit loads | 128-bit stores | local |",
+        "|---|---|---|---|---|---|---|---|",
+        *cuda_table(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    target = Path(__file__).parents[1] / "docs" / "gpu_static.md"
+    target.write_text(report(), encoding="utf-8")
+    print(target.read_text(encoding="utf-8"))

@@ -19,6 +19,15 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// Where this translation unit's kernels run.
+inline bool is_here(const Tensor& t) {
+#ifdef __CUDACC__
+  return t.is_cuda();
+#else
+  return t.is_cpu();
+#endif
+}
+
 inline Samples samples_of(const Tensor& x) {
   const int64_t batch = x.size(0);
   return {batch, batch == 0 ? 0 : x.numel() / batch};
@@ -50,7 +59,7 @@ inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const cha
   Source source;
   if (!tensor.has_value()) return source;
   const Tensor& t = *tensor;
-  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(is_here(t) && t.get_device() == x.get_device(), name, " must be on the device of the op");
   STD_TORCH_CHECK(t.dim() >= 2 && t.dim() <= kMaxDims, name, " must have 2 to ", kMaxDims, " dimensions");
   STD_TORCH_CHECK(same_shape(t, x), name, " must have the shape of x");
   source.data = t.const_data_ptr();
@@ -101,8 +110,8 @@ inline Rows rows_of(const Tensor& t, const char* name) {
 }
 
 inline void check_dense(const Tensor& t, const char* name, ScalarType type) {
-  STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous() && t.scalar_type() == type, name,
-                  " must be a contiguous CPU tensor of the expected type");
+  STD_TORCH_CHECK(is_here(t) && t.is_contiguous() && t.scalar_type() == type, name,
+                  " must be a contiguous tensor of the expected type, on the device of the op");
 }
 
 // A dense float32 tensor of x's shape.

@@ -16,7 +16,6 @@ from torch import Tensor
 from .arguments import wants_gradient
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
-_DEVICE = "cpu" if INTERPRETED else "cuda"
 
 
 def _without_triton() -> str:
@@ -35,10 +34,24 @@ def _without_triton() -> str:
 
 def triton_reasons(inputs: dict[str, Any], *contiguous: str) -> list[str]:
     """Why a Triton kernel cannot run these inputs, of which the named ones have to be contiguous."""
+    return _reasons("cpu" if INTERPRETED else "cuda", inputs, contiguous)
+
+
+def cuda_reasons(inputs: dict[str, Any], *contiguous: str) -> list[str]:
+    """Why a CUDA C++ kernel cannot run these inputs, of which the named ones have to be contiguous."""
     reasons = [
-        f"{name} is on {value.device}, it runs on {_DEVICE}"
+        f"{name} has {value.dim()} dimensions, it takes at most 8"
         for name, value in inputs.items()
-        if isinstance(value, Tensor) and value.device.type != _DEVICE
+        if isinstance(value, Tensor) and name != "history" and value.dim() > 8
+    ]
+    return reasons + _reasons("cuda", inputs, contiguous)
+
+
+def _reasons(where: str, inputs: dict[str, Any], contiguous: tuple[str, ...]) -> list[str]:
+    reasons = [
+        f"{name} is on {value.device}, it runs on {where}"
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.device.type != where
     ]
     reasons += [
         f"{name} is not contiguous"

@@ -291,31 +291,41 @@ def _cpp(
     return out
 
 
+def _not_float32(x: Tensor) -> list[str]:
+    return [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
+
+
 def _triton_reasons(**inputs: Any) -> list[str]:
-    x = inputs["x"]
-    reasons = [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
-    return reasons + device.triton_reasons(inputs, *_DENSE)
+    return _not_float32(inputs["x"]) + device.triton_reasons(inputs, *_DENSE)
 
 
-def _triton(
-    *,
-    table: Tensor,
-    row: int | Tensor,
-    out: Tensor | None,
-    x0_out: Tensor | None,
-    history: Tensor | None,
-    **inputs: Any,
-) -> Tensor:
+def _cuda_reasons(**inputs: Any) -> list[str]:
+    return _not_float32(inputs["x"]) + device.cuda_reasons(inputs, *_DENSE)
 
-    out = torch.empty_like(inputs["x"]) if out is None else out
+
+def _stepped(name: str, inputs: Mapping[str, Any]) -> Tensor:
+    rest = dict(inputs)
+    table, row, out, x0_out, history = (rest.pop(k) for k in ("table", "row", "out", "x0_out", "history"))
+    out = torch.empty_like(rest["x"]) if out is None else out
     counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
-    torch.ops.fastdiff.solver_step_triton.default(out, x0_out, history, table, counter, index, **inputs)
+    getattr(torch.ops.fastdiff, name)(out, x0_out, history, table, counter, index, **rest)
     return out
 
 
+def _triton(**inputs: Any) -> Tensor:
+
+    return _stepped("solver_step_triton", inputs)
+
+
+def _cuda(**inputs: Any) -> Tensor:
+    return _stepped("solver_step_cuda", inputs)
+
+
 extension.register_fake("solver_step_cpp")
+extension.register_fake("solver_step_cuda")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),

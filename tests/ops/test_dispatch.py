@@ -46,6 +46,12 @@ def test_wrong_environment_is_refused(name, value, message):
     assert run.returncode != 0 and message in run.stderr
 
 
+def test_a_backend_that_an_op_does_not_have_is_named():
+    only = (dispatch.Backend("torch", lambda: 1, list),)
+    with use_backend("triton"), pytest.raises(ValueError, match="`triton`: toy has no such backend"):
+        dispatch.run("toy", only, {}, lambda inputs: None)
+
+
 def test_every_op_ends_with_the_reference():
     for op, backends in dispatch.registered().items():
         assert backends[-1].name == "torch" and not backends[-1].missing, op
@@ -65,6 +71,15 @@ def test_other_instruction_sets_compute_the_same(isa):
         for path in sorted(__import__("pathlib").Path(__file__).parent.glob("test_*.py"))
         if "dispatch" not in path.name
     ]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "cpp_is_as_exact or by_hand or float64", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-k",
+        "cpp_is_as_exact or by_hand or float64",
+        *tests,
+    ]
     run = subprocess.run(command, env=os.environ | {"FASTDIFF_CPU": isa}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
