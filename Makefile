@@ -30,6 +30,7 @@ $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed: $(BUILD_INPUTS) $(VENV)/.torch
 	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev]'
+	-$(PIP) -c constraints.txt --no-deps k-diffusion
 	@touch $@
 
 demo: install

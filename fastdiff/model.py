@@ -40,12 +40,13 @@ class Model:
     Attributes:
         net: called as net(x, t, labels=None, x_self_cond=None).
         schedule: the noise schedule it was trained with.
-        prediction: "eps", "x0" or "v".
+        prediction: What it returns, one of `fastdiff.prediction.PREDICTIONS`.
         shape: (C, H, W) of one sample.
         num_classes: number of class labels, 0 without labels.
         class_names: one per class, or empty.
         data_range: smallest and largest value of the data.
         meta: JSON-able facts (where the weights come from).
+        folder: where it was loaded from, or None.
     """
 
     net: nn.Module
@@ -56,6 +57,7 @@ class Model:
     class_names: tuple[str, ...] = ()
     data_range: tuple[float, float] = (-1.0, 1.0)
     meta: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the parts against each other.
@@ -189,7 +191,10 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
         net = _build(entry["name"], entry["config"], folder)
         fields = ("prediction", "shape", "num_classes", "class_names", "data_range", "meta")
         model = Model(
-            net, Schedule.from_config(config["schedule"]), **{name: config[name] for name in fields}
+            net,
+            Schedule.from_config(config["schedule"]),
+            **{name: config[name] for name in fields},
+            folder=folder,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"load: {folder / CONFIG} must describe a model, got: {error!r}") from error

@@ -179,5 +179,7 @@ def test_bad_arguments(build) -> None:
 
 
 def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="linear, scaled_linear, cosine, sigmoid, edm, truncated_cosine, got 'cosin'"):
+    with pytest.raises(
+        ValueError, match="linear, scaled_linear, cosine, sigmoid, edm, truncated_cosine, got 'cosin'"
+    ):
         Schedule.named("cosin")

@@ -1,4 +1,4 @@
-"""The command `fastdiff`: sample, train, eval, info.
+"""The command `fastdiff`: sample, train, eval, plot, info.
 
 Each command is a module with a dataclass of its options (read by tyro) and a function `run`. Only the module of the
 command that is asked for is imported. A wrong value ends in one line on stderr and exit status 2; `--debug` or
@@ -31,6 +31,7 @@ COMMANDS = {
     "sample": Command("fastdiff.cli.sample", "draw images from a trained model"),
     "train": Command("fastdiff.cli.train", "train a model, or go on with a stopped training"),
     "eval": Command("fastdiff.cli.evaluate", "class accuracy and Frechet distance of a model's images"),
+    "plot": Command("fastdiff.cli.plot", "plot solvers: schedule, times, error against evaluations"),
     "info": Command("fastdiff.cli.info", "versions, devices, and which backend runs which op, or why not"),
 }
 
@@ -97,7 +98,8 @@ def _is_expected(error: Exception) -> bool:
 def _one_line(error: Exception) -> str:
     """The message of an error; a missing optional package is told with the command that brings it."""
     if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name!r} is missing: pip install 'fastdiff-torch[cli]'"
+        extra = "plot" if error.name == "matplotlib" else "cli"
+        return f"the package {error.name!r} is missing: pip install 'fastdiff-torch[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

@@ -58,11 +58,17 @@ class SampleOptions:
     solver: str = "ddim"
     """Name of the solver."""
     spacing: str = "trailing"
-    """How the visited times are spread, such as trailing, leading, linspace or quad."""
+    """How the visited times are spread: trailing, leading, linspace, quad, karras, exponential, ays, optimized ..."""
     eta: float = 0.0
     """Noise of ddim: 0 none, 1 as much as ddpm."""
     guidance: float = 1.0
     """Weight of classifier-free guidance; 1 is none, more follows the label more strictly."""
+    rescale: float = 0.0
+    """How far guided outputs get their standard deviation back, 0 to 1."""
+    interval: tuple[float, float] | None = None
+    """Guide only between these two times; elsewhere one branch is evaluated."""
+    dynamic: bool = False
+    """Dynamic thresholding of the estimates, for strong guidance."""
     labels: str | None = None
     """Class numbers, ranges or names, such as 0-9 or sneaker,bag; repeated over the images."""
     seed: int = 0
@@ -124,12 +130,15 @@ def main(arguments: list[str]) -> int:
 def run(options: SampleOptions) -> dict[str, Any]:
     """Draw and write the images; returns what was done."""
     from fastdiff.model import load
+    from fastdiff.sampling import step_table
 
     _check(options)
     model = load(options.model)
     cycle = None if options.labels is None else parse_labels(options.labels, model)
     wanted = _wanted(options, cycle)
     left = wanted.without(_existing(options.out, wanted.seeds)) if options.resume else wanted
+    label = None if cycle is None else cycle[0]
+    table = step_table(model, options.steps, labels=label, **_arguments(options))
     started = time.perf_counter()
     files = _write(options, model, left, len(cycle or ())) if left.seeds else []
     seconds = time.perf_counter() - started
@@ -137,6 +146,7 @@ def run(options: SampleOptions) -> dict[str, Any]:
         "images": len(left.seeds),
         "skipped": len(wanted.seeds) - len(left.seeds),
         "steps": options.steps,
+        "evaluations": table.branches,
         "seconds": round(seconds, 3),
         "images_per_second": round(len(left.seeds) / seconds, 3) if left.seeds else None,
         "files": [str(file) for file in files],
@@ -149,7 +159,8 @@ def _told(summary: dict[str, Any]) -> str:
         lines.append(f"{summary['skipped']} images were there already")
     if summary["images"]:
         lines.append(
-            f"{summary['images']} images, {summary['steps']} steps, {summary['seconds']:.1f} s: "
+            f"{summary['images']} images, {summary['steps']} steps, {summary['evaluations']} evaluations each, "
+            f"{summary['seconds']:.1f} s: "
             f"{summary['images_per_second']:.2f} images/s"
         )
     return "\n".join(lines)
@@ -277,11 +288,14 @@ def _arguments(options: SampleOptions) -> dict[str, Any]:
     """Arguments that every drawing call gets."""
     import torch
 
+    from fastdiff.guidance import Guidance
+
     solver_options = {"eta": options.eta} if options.eta != 0 else {}
     return {
         "solver": options.solver,
         "spacing": options.spacing,
-        "guidance": options.guidance,
+        "guidance": Guidance(options.guidance, options.rescale, interval=options.interval),
+        "clip": "dynamic" if options.dynamic else "data",
         "device": _device(options.device),
         "dtype": None if options.dtype == "float32" else getattr(torch, options.dtype),
         "batch_invariant": options.batch_invariant,

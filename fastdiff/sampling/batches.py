@@ -14,6 +14,7 @@ from fastdiff.sampling.plan import Plan, plan
 from fastdiff.sampling.sample import sample
 from fastdiff.sampling.source import ModelChoice
 from fastdiff.sampling.tables import Steps
+from fastdiff.solvers import StepTable
 
 Batch = tuple[list[int], Tensor]
 _OF_ONE_CALL = ("callback", "trajectory")
@@ -55,10 +56,23 @@ def sample_batches(
         refused.append("noise as a tensor")
     if refused:
         raise ValueError(f"sample_batches: {refused[0]} must be left out, got it; use sample")
+    whole = _planned(model, steps, num=num, **options)
+    return _batches(whole, _share(len(whole.seeds), rank, world_size), batch_size)
+
+
+def step_table(model: ModelChoice, steps: Steps = 50, **options: Any) -> StepTable:
+    """The rows that `sample` would carry out with these arguments, guidance included, without drawing anything.
+
+    `evaluations` of the answer counts the calls of the network, `branches` its outputs per sample (a guided call of two
+    branches has two).
+    """
+    return _planned(model, steps, **options).table
+
+
+def _planned(model: ModelChoice, steps: Steps, **options: Any) -> Plan:
     defaults = {p.name: p.default for p in inspect.signature(sample).parameters.values()}
     known = {name: value for name, value in defaults.items() if value is not inspect.Parameter.empty}
-    whole = plan(**{**known, **options, "model": model, "steps": steps, "num": num})
-    return _batches(whole, _share(len(whole.seeds), rank, world_size), batch_size)
+    return plan(**{**known, **options, "model": model, "steps": steps})
 
 
 def _batches(whole: Plan, mine: range, batch_size: int) -> Iterator[Batch]:

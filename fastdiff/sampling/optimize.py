@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastdiff.model import ASSETS
+from fastdiff.model import ASSETS, Model
 from fastdiff.sampling.sample import sample
 from fastdiff.sampling.source import ModelChoice, Source, resolve
 from fastdiff.schedule import Schedule
@@ -102,8 +102,9 @@ def _places(model: ModelChoice) -> Iterator[Path]:
     """Where steps may be kept: beside the model, then in the user's cache."""
     if isinstance(model, (str, Path)):
         path = Path(model)
-        folder = path if path.is_dir() else path.parent if path.is_file() else ASSETS / str(model)
-        yield folder / FILE
+        yield (path if path.is_dir() else path.parent if path.is_file() else ASSETS / str(model)) / FILE
+    elif isinstance(model, Model) and model.folder is not None:
+        yield model.folder / FILE
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     yield Path(home) / "fastdiff" / FILE
 

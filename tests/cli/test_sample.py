@@ -187,3 +187,21 @@ def test_an_output_folder_that_is_a_file_is_refused(toy_model: str, tmp_path: Pa
     (tmp_path / "taken").write_text("x")
     assert _sample(toy_model, "--out", str(tmp_path / "taken")) == 2
     assert (tmp_path / "taken").read_text() == "x"
+
+
+def test_evaluations_of_guided_rows_are_told(
+    toy_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {}
+    for name, more in {
+        "plain": [],
+        "guided": ["--guidance", "2"],
+        "some": ["--guidance", "2", "--interval", "0", "20", "--rescale", "0.5", "--dynamic"],
+    }.items():
+        arguments = ["--num", "2", "--labels", "0", "--json", *more, "--out", str(tmp_path / f"{name}.npz")]
+        assert _sample(toy_model, *arguments) == 0
+        told[name] = json.loads(capsys.readouterr().out)["evaluations"]
+    assert told == {"plain": 3, "guided": 6, "some": 4}
+    wrong = ["--labels", "0", "--guidance", "2", "--rescale", "3", "--out", str(tmp_path / "x.npz")]
+    assert _sample(toy_model, *wrong) == 2
+    assert "rescale must be in [0, 1]" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fastdiff import nn as fnn
-from fastdiff.model import Model, save
+from fastdiff.model import Model, load, save
 from fastdiff.sampling import optimized_times, sample
 from fastdiff.sampling.optimize import FILE
 from fastdiff.schedule import Schedule
@@ -81,6 +81,9 @@ def test_kept_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (entry,) = json.loads((folder / FILE).read_text()).values()
     assert entry["steps"] == 4
     assert torch.equal(images, sample(folder, entry["times"], num=2))
+    (folder / FILE).unlink()
+    assert optimized_times(load(folder), 4) == entry["times"]
+    assert list(_kept(folder).values()) == [entry]
     entries = {key: {**value, "times": [99.0, 50.0, 20.0, 3.0]} for key, value in _kept(folder).items()}
     (folder / FILE).write_text(json.dumps(entries))
     assert optimized_times(folder, 4) == [99.0, 50.0, 20.0, 3.0]

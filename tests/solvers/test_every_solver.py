@@ -37,7 +37,7 @@ def test_finds_a_point_exactly(name: str, prediction: str, spacing: str, schedul
         torch.testing.assert_close(result, torch.full_like(result, 0.3), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("prediction", ["x0", "v"])
+@pytest.mark.parametrize("prediction", ["x0", "v", "flow"])
 @pytest.mark.parametrize("name", DRAWING)
 def test_starts_from_zero_terminal_snr(name: str, prediction: str) -> None:
     network = MixtureNetwork(ZERO, prediction, [0.3], [0.2])

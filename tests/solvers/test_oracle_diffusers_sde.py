@@ -180,3 +180,19 @@ def test_ddim_inverse(steps: int) -> None:
         scheduler.num_inference_steps = 1
     expected = theirs(scheduler, "eps")
     assert_equal(ours("eps", steps, "ddim_inverse", spacing="leading"), expected)
+
+
+@pytest.mark.parametrize("steps", [2, 5, 12])
+def test_ipndm(steps: int) -> None:
+    """On our levels, because its own begin at alpha = 0, where it divides by 1e-8. Its network returns v.
+
+    All but the last state, for which diffusers keeps the combination of slopes.
+    """
+    scheduler = diffusers.IPNDMScheduler()
+    scheduler.set_timesteps(steps)
+    table = SOLVERS["ipndm"](SCHEDULE, "v", steps, clip=None)
+    levels = [[start, *table[name]] for start, name in zip(table.start, ("i_y", "i_s"))]
+    scheduler.alphas, scheduler.betas = (torch.tensor(values, dtype=torch.float32) for values in levels)
+    scheduler.timesteps = torch.tensor(table["t"]).long()
+    expected = theirs(scheduler, "v")
+    assert_equal(ours("v", steps, "ipndm")[:-1], expected[:-1])
