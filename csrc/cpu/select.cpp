@@ -11,8 +11,8 @@ namespace fastdiff {
   void normal(const NormalArgs&, int64_t, int64_t);                                  \
   void add_noise(const AddNoiseArgs&, int64_t, int64_t);                             \
   void solver_step(const SolverStepArgs&, int64_t, int64_t);                         \
-  void group_norm_silu(const GroupNormArgs&, int64_t, int64_t);                      \
-  void group_norm_silu_backward(const GroupNormArgs&, int64_t, int64_t);             \
+  void group_norm_silu(const GroupNormArgs&, Phase, int64_t, int64_t);               \
+  void group_norm_silu_backward(const GroupNormArgs&, Phase, int64_t, int64_t);      \
   void rms_norm_silu(const RmsNormArgs&, float* scratch, int64_t, int64_t);          \
   void rms_norm_silu_backward(const RmsNormArgs&, float* scratch, int64_t, int64_t); \
   constexpr CpuKernels kernels{#ISA,                                                 \

@@ -48,6 +48,8 @@ def reference(
     activate: bool,
 ) -> Tensor:
     """`group_norm_silu` in plain torch, in float32 or the dtype of x if that is wider, rounded once."""
+    if x.numel() == 0:
+        return x.clone()
     wide = computed(x)
     weight, bias = (None if factor is None else factor.to(wide.dtype) for factor in (weight, bias))
     u = modulated(torch.group_norm(wide, groups, weight, bias, eps), scale, shift)

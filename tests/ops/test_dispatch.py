@@ -65,6 +65,15 @@ def test_other_instruction_sets_compute_the_same(isa):
         for path in sorted(__import__("pathlib").Path(__file__).parent.glob("test_*.py"))
         if "dispatch" not in path.name
     ]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "cpp_is_as_exact or by_hand or float64", *tests]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-k",
+        "cpp_is_as_exact or by_hand or float64",
+        *tests,
+    ]
     run = subprocess.run(command, env=os.environ | {"FASTDIFF_CPU": isa}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]

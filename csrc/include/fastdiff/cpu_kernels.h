@@ -50,8 +50,8 @@ struct CpuKernels {
   void (*normal)(const NormalArgs&, int64_t begin, int64_t end);
   void (*add_noise)(const AddNoiseArgs&, int64_t begin, int64_t end);
   void (*solver_step)(const SolverStepArgs&, int64_t begin, int64_t end);
-  void (*group_norm_silu)(const GroupNormArgs&, int64_t begin, int64_t end);
-  void (*group_norm_silu_backward)(const GroupNormArgs&, int64_t begin, int64_t end);
+  void (*group_norm_silu)(const GroupNormArgs&, Phase, int64_t begin, int64_t end);
+  void (*group_norm_silu_backward)(const GroupNormArgs&, Phase, int64_t begin, int64_t end);
   void (*rms_norm_silu)(const RmsNormArgs&, float* scratch, int64_t begin, int64_t end);
   void (*rms_norm_silu_backward)(const RmsNormArgs&, float* scratch, int64_t begin, int64_t end);
 };
