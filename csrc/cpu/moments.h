@@ -94,27 +94,30 @@ static inline Spread merge(const Spread& a, const Spread& b) {
           a.squares + b.squares + gap * gap * (a.count * b.count / count)};
 }
 
-// All numbers of `columns` columns of `rows` numbers each, measured from the pivot of the first.
+// All numbers of `columns` columns of `rows` numbers each, measured from near their mean.
 static inline Spread spread_of(const Moments& m, int columns, int64_t rows) {
-  float mean = 0.0f, squares = 0.0f;
-  const float pivot = m.pivot[0];
-  for (int c = 0; c < columns; ++c) mean += (m.pivot[c] - pivot) + m.offset[c];
+  float near = 0.0f, mean = 0.0f, squares = 0.0f;
+  for (int c = 0; c < columns; ++c) near += m.pivot[c] + m.offset[c];
+  near /= static_cast<float>(columns);
+  for (int c = 0; c < columns; ++c) mean += (m.pivot[c] - near) + m.offset[c];
   mean /= static_cast<float>(columns);
   for (int c = 0; c < columns; ++c) {
-    const float gap = ((m.pivot[c] - pivot) - mean) + m.offset[c];
+    const float gap = ((m.pivot[c] - near) + m.offset[c]) - mean;
     squares += m.squares[c] + static_cast<float>(rows) * gap * gap;
   }
-  return {static_cast<double>(columns) * static_cast<double>(rows), static_cast<double>(pivot) + mean,
+  return {static_cast<double>(columns) * static_cast<double>(rows), static_cast<double>(near) + mean,
           squares};
 }
 
 // The same for whole vectors of columns.
 template <int V>
 static inline Spread spread_of_vectors(const Moments& m, int64_t rows) {
-  const float pivot = m.pivot[0];
   Floats gap[V], sum{}, squares{};
+  for (int v = 0; v < V; ++v) sum += load(m.pivot + v * kLanes) + load(m.offset + v * kLanes);
+  const float near = sum_of_lanes(sum) / (V * kLanes);
+  sum = Floats{};
   for (int v = 0; v < V; ++v) {
-    gap[v] = (load(m.pivot + v * kLanes) - pivot) + load(m.offset + v * kLanes);
+    gap[v] = (load(m.pivot + v * kLanes) - near) + load(m.offset + v * kLanes);
     sum += gap[v];
   }
   const float mean = sum_of_lanes(sum) / (V * kLanes);
@@ -122,7 +125,7 @@ static inline Spread spread_of_vectors(const Moments& m, int64_t rows) {
     const Floats rest = gap[v] - mean;
     squares += load(m.squares + v * kLanes) + rest * rest * static_cast<float>(rows);
   }
-  return {static_cast<double>(V * kLanes) * static_cast<double>(rows), static_cast<double>(pivot) + mean,
+  return {static_cast<double>(V * kLanes) * static_cast<double>(rows), static_cast<double>(near) + mean,
           sum_of_lanes(squares)};
 }
 
