@@ -8,6 +8,7 @@ namespace fastdiff {
 
 // Whether the dimensions, from the innermost on, are dense; sizes of 1 may have any stride.
 inline bool dense_in_order(const Tensor& t, bool channels_last) {
+  if (t.numel() == 0) return true;
   int64_t expected = 1;
   const auto fits = [&](int64_t d) {
     const bool good = t.size(d) == 1 || t.stride(d) == expected;
@@ -48,7 +49,7 @@ inline const float* factor_rows(const OptionalTensor& t, const FeatureMap& map, 
   if (!t.has_value()) return nullptr;
   const bool fits = t->is_cpu() && t->scalar_type() == ScalarType::Float && t->dim() == 2 &&
                     t->size(0) == map.batch && t->size(1) == map.channels &&
-                    (t->stride(1) == 1 || map.channels == 1);
+                    (t->stride(1) == 1 || map.channels == 1 || map.batch == 0);
   STD_TORCH_CHECK(fits, name, " must be float32 (B, C) with dense rows");
   stride = t->stride(0);
   return static_cast<const float*>(t->const_data_ptr());

@@ -7,7 +7,7 @@
 namespace fastdiff {
 namespace {
 
-using Kernel = void (*)(const GroupNormArgs&, int64_t begin, int64_t end);
+using Kernel = void (*)(const GroupNormArgs&, Phase, int64_t begin, int64_t end);
 
 GroupNormArgs arguments(const Tensor& out, const Tensor& statistics, const Tensor& x,
                         const OptionalTensor& weight, const OptionalTensor& bias, const OptionalTensor& scale,
@@ -28,14 +28,29 @@ GroupNormArgs arguments(const Tensor& out, const Tensor& statistics, const Tenso
   return args;
 }
 
+std::unique_ptr<float[]> floats(int64_t count) {
+  return std::unique_ptr<float[]>(new float[static_cast<size_t>(count)]);
+}
+
+// Samples where they share the threads well, else parts of samples; the numbers are the same.
 void run(Kernel kernel, GroupNormArgs& args) {
   const FeatureMap& map = args.map;
   if (map.batch * map.channels * map.pixels == 0) return;
-  const std::unique_ptr<float[]> scratch(
-      new float[static_cast<size_t>(map.batch * map.channels * kGroupNormScratch)]);
+  const int64_t parts = map.batch * parts_per_sample(args), threads = torch::stable::get_num_threads();
+  const auto scratch = floats(map.batch * map.channels * kGroupNormArrays);
+  const auto partials = map.channels_last ? floats(parts * map.channels * kGroupNormPartials) : nullptr;
   args.scratch = scratch.get();
-  torch::stable::parallel_for(0, map.batch * units_per_sample(args), 1,
-                              [&args, kernel](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  args.partials = partials.get();
+  const auto in_parallel = [&args, kernel](Phase phase, int64_t count) {
+    torch::stable::parallel_for(
+        0, count, 1, [&args, kernel, phase](int64_t begin, int64_t end) { kernel(args, phase, begin, end); });
+  };
+  if (!map.channels_last) return in_parallel(Phase::first, parts);
+  if (map.batch % threads == 0 || map.batch >= 4 * threads) return in_parallel(Phase::whole, map.batch);
+  kernel(args, Phase::prepare, 0, map.batch);
+  in_parallel(Phase::first, parts);
+  kernel(args, Phase::middle, 0, map.batch);
+  in_parallel(Phase::last, parts);
 }
 
 void group_norm_silu(Tensor out, Tensor statistics, Tensor x, OptionalTensor weight, OptionalTensor bias,

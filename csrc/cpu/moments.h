@@ -16,52 +16,70 @@ struct Moments {
   float *pivot, *offset, *squares;
 };
 
-// V vectors of columns; rows are `stride` elements apart.
+// One block more, of `count` rows after `before` rows, for V vectors of columns; rows are `stride` elements
+// apart.
 template <class T, int V, class Access>
-static inline __attribute__((always_inline)) void column_moments(const typename T::Raw* x, int64_t rows,
-                                                                 int64_t stride, Access access, Moments out) {
-  Floats pivot[V], offset[V], squares[V];
+static inline __attribute__((always_inline)) void add_block(const typename T::Raw* x, int64_t before,
+                                                            int count, int64_t stride, Access access,
+                                                            Moments m) {
+  Floats center[V], sum[V] = {}, square[V] = {};
   for (int v = 0; v < V; ++v) {
-    pivot[v] = access.template get<T>(x + v * kLanes);
-    offset[v] = squares[v] = Floats{};
+    if (before == 0) {
+      access.template put<F32>(m.pivot + v * kLanes, access.template get<T>(x + v * kLanes));
+      access.template put<F32>(m.offset + v * kLanes, Floats{});
+      access.template put<F32>(m.squares + v * kLanes, Floats{});
+    }
+    center[v] =
+        access.template get<F32>(m.pivot + v * kLanes) + access.template get<F32>(m.offset + v * kLanes);
   }
-  for (int64_t row = 0; row < rows; row += kBlockRows) {
-    const int count = static_cast<int>(rows - row < kBlockRows ? rows - row : kBlockRows);
-    Floats center[V], sum[V] = {}, square[V] = {};
-    for (int v = 0; v < V; ++v) center[v] = pivot[v] + offset[v];
-    for (int r = 0; r < count; ++r, x += stride) {
+  for (int r = 0; r < count; ++r, x += stride) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        const Floats e = access.template get<T>(x + v * kLanes) - center[v];
-        sum[v] += e;
-        square[v] += e * e;
-      }
-    }
-    const float share = 1.0f / static_cast<float>(count);
-    const float total = static_cast<float>(row + count), part = static_cast<float>(count) / total;
     for (int v = 0; v < V; ++v) {
-      const Floats mean = sum[v] * share, own = square[v] - sum[v] * mean;
-      const Floats moved = mean - (offset[v] - (center[v] - pivot[v]));
-      squares[v] += own + moved * moved * (static_cast<float>(row) * part);
-      offset[v] += moved * part;
+      const Floats e = access.template get<T>(x + v * kLanes) - center[v];
+      sum[v] += e;
+      square[v] += e * e;
     }
   }
+  const float share = 1.0f / static_cast<float>(count);
+  const float part = static_cast<float>(count) / static_cast<float>(before + count);
+  const float weight = static_cast<float>(before) * part;
   for (int v = 0; v < V; ++v) {
-    access.template put<F32>(out.pivot + v * kLanes, pivot[v]);
-    access.template put<F32>(out.offset + v * kLanes, offset[v]);
-    access.template put<F32>(out.squares + v * kLanes, squares[v]);
+    float *offset = m.offset + v * kLanes, *squares = m.squares + v * kLanes;
+    const Floats mean = sum[v] * share, own = square[v] - sum[v] * mean,
+                 old = access.template get<F32>(offset);
+    const Floats moved = mean - (old - (center[v] - access.template get<F32>(m.pivot + v * kLanes)));
+    access.template put<F32>(squares, access.template get<F32>(squares) + (own + moved * moved * weight));
+    access.template put<F32>(offset, old + moved * part);
   }
 }
 
-// Any number of columns.
+// Moments of columns, block by block in the order of memory.
 template <class T>
-static void all_column_moments(const typename T::Raw* x, int64_t rows, int64_t stride, int64_t columns,
-                               Moments out) {
-  int64_t c = 0;
+static void column_moments(const typename T::Raw* x, int64_t rows, int64_t stride, int64_t columns,
+                           Moments out) {
   const auto at = [&out](int64_t c) { return Moments{out.pivot + c, out.offset + c, out.squares + c}; };
-  for (; c + 4 * kLanes <= columns; c += 4 * kLanes) column_moments<T, 4>(x + c, rows, stride, All{}, at(c));
-  for (; c + kLanes <= columns; c += kLanes) column_moments<T, 1>(x + c, rows, stride, All{}, at(c));
-  if (c < columns) column_moments<T, 1>(x + c, rows, stride, Some{static_cast<int>(columns - c)}, at(c));
+  for (int64_t row = 0; row < rows; row += kBlockRows, x += kBlockRows * stride) {
+    const int count = static_cast<int>(rows - row < kBlockRows ? rows - row : kBlockRows);
+    int64_t c = 0;
+    for (; c + 4 * kLanes <= columns; c += 4 * kLanes)
+      add_block<T, 4>(x + c, row, count, stride, All{}, at(c));
+    for (; c + kLanes <= columns; c += kLanes) add_block<T, 1>(x + c, row, count, stride, All{}, at(c));
+    if (c < columns) add_block<T, 1>(x + c, row, count, stride, Some{static_cast<int>(columns - c)}, at(c));
+  }
+}
+
+// Adds the columns of `more`, `rows` numbers each, to those of `all`, which have `before`; pivots stay.
+static inline void merge_columns(const Moments& all, int64_t before, const Moments& more, int64_t rows,
+                                 int64_t columns) {
+  const float part = static_cast<float>(rows) / static_cast<float>(before + rows);
+  const float weight = static_cast<float>(before) * part;
+  each_vector(columns, [&](int64_t c, auto access) {
+    const auto get = [&access, c](const float* p) { return access.template get<F32>(p + c); };
+    const Floats offset = get(all.offset),
+                 gap = (get(more.pivot) - get(all.pivot)) + (get(more.offset) - offset);
+    access.template put<F32>(all.squares + c, get(all.squares) + get(more.squares) + gap * gap * weight);
+    access.template put<F32>(all.offset + c, offset + gap * part);
+  });
 }
 
 // Mean and sum of squared deviations of `count` numbers.
@@ -76,27 +94,30 @@ static inline Spread merge(const Spread& a, const Spread& b) {
           a.squares + b.squares + gap * gap * (a.count * b.count / count)};
 }
 
-// All numbers of `columns` columns of `rows` numbers each, measured from the pivot of the first.
+// All numbers of `columns` columns of `rows` numbers each, measured from near their mean.
 static inline Spread spread_of(const Moments& m, int columns, int64_t rows) {
-  float mean = 0.0f, squares = 0.0f;
-  const float pivot = m.pivot[0];
-  for (int c = 0; c < columns; ++c) mean += (m.pivot[c] - pivot) + m.offset[c];
+  float near = 0.0f, mean = 0.0f, squares = 0.0f;
+  for (int c = 0; c < columns; ++c) near += m.pivot[c] + m.offset[c];
+  near /= static_cast<float>(columns);
+  for (int c = 0; c < columns; ++c) mean += (m.pivot[c] - near) + m.offset[c];
   mean /= static_cast<float>(columns);
   for (int c = 0; c < columns; ++c) {
-    const float gap = ((m.pivot[c] - pivot) - mean) + m.offset[c];
+    const float gap = ((m.pivot[c] - near) + m.offset[c]) - mean;
     squares += m.squares[c] + static_cast<float>(rows) * gap * gap;
   }
-  return {static_cast<double>(columns) * static_cast<double>(rows), static_cast<double>(pivot) + mean,
+  return {static_cast<double>(columns) * static_cast<double>(rows), static_cast<double>(near) + mean,
           squares};
 }
 
 // The same for whole vectors of columns.
 template <int V>
 static inline Spread spread_of_vectors(const Moments& m, int64_t rows) {
-  const float pivot = m.pivot[0];
   Floats gap[V], sum{}, squares{};
+  for (int v = 0; v < V; ++v) sum += load(m.pivot + v * kLanes) + load(m.offset + v * kLanes);
+  const float near = sum_of_lanes(sum) / (V * kLanes);
+  sum = Floats{};
   for (int v = 0; v < V; ++v) {
-    gap[v] = (load(m.pivot + v * kLanes) - pivot) + load(m.offset + v * kLanes);
+    gap[v] = (load(m.pivot + v * kLanes) - near) + load(m.offset + v * kLanes);
     sum += gap[v];
   }
   const float mean = sum_of_lanes(sum) / (V * kLanes);
@@ -104,7 +125,7 @@ static inline Spread spread_of_vectors(const Moments& m, int64_t rows) {
     const Floats rest = gap[v] - mean;
     squares += load(m.squares + v * kLanes) + rest * rest * static_cast<float>(rows);
   }
-  return {static_cast<double>(V * kLanes) * static_cast<double>(rows), static_cast<double>(pivot) + mean,
+  return {static_cast<double>(V * kLanes) * static_cast<double>(rows), static_cast<double>(near) + mean,
           sum_of_lanes(squares)};
 }
 
@@ -117,7 +138,7 @@ static Spread spread_of_array(const typename T::Raw* x, int64_t count) {
   Spread all{};
   const int64_t rows = count / kWide, rest = count - rows * kWide;
   if (rows > 0) {
-    column_moments<T, 4>(x, rows, kWide, All{}, m);
+    column_moments<T>(x, rows, kWide, kWide, m);
     all = spread_of_vectors<4>(m, rows);
   }
   if (rest > 0) {

@@ -49,6 +49,8 @@ def cpp_reasons(**inputs: Any) -> list[str]:
             reasons.append(f"{name} is on {value.device}, it runs on the CPU")
         if value.dtype not in FLOATS:
             reasons.append(f"{name} is {value.dtype}, it computes in float32")
+    if 0 in inputs["x"].shape[1:2]:
+        reasons.append("x has no channels")
     return reasons
 
 

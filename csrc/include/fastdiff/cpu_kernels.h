@@ -74,8 +74,8 @@ struct VqCodeSumsArgs {
   ENTRY(normal, (const NormalArgs&, int64_t, int64_t))                                  \
   ENTRY(add_noise, (const AddNoiseArgs&, int64_t, int64_t))                             \
   ENTRY(solver_step, (const SolverStepArgs&, int64_t, int64_t))                         \
-  ENTRY(group_norm_silu, (const GroupNormArgs&, int64_t, int64_t))                      \
-  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, int64_t, int64_t))             \
+  ENTRY(group_norm_silu, (const GroupNormArgs&, Phase, int64_t, int64_t))               \
+  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, Phase, int64_t, int64_t))      \
   ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))          \
   ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t)) \
   ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))           \

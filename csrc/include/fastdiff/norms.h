@@ -33,11 +33,18 @@ struct GroupNormArgs {
   const void* x = nullptr;
   void* out = nullptr;          // forward: y; backward: the gradient of x
   float* statistics = nullptr;  // (B, G, 3)
-  float* scratch = nullptr;     // (B, C, kGroupNormScratch)
+  float* scratch = nullptr;     // (B, kGroupNormArrays, C)
+  float* partials = nullptr;    // (B, parts_per_sample, kGroupNormPartials, C), where channels are last
   const void* gradient = nullptr;
   float* sums = nullptr;  // backward, (2, B, C): sum of du, sum of du * normalised x
 };
-constexpr int kGroupNormScratch = 6;
+constexpr int kGroupNormArrays = 5, kGroupNormPartials = 3;
+
+// The work is cut into parts: a group of a sample, or (channels last) a stretch of its pixels. A group is
+// done in one go. With channels last the parts of a sample meet once, between the pass that measures and the
+// pass that writes; `whole` does that for samples begin ... end - 1, the other phases leave parts of one
+// sample to several threads.
+enum class Phase : int { whole, prepare, first, middle, last };
 
 struct RmsNormArgs {
   FeatureMap map;
@@ -55,19 +62,14 @@ constexpr int kRmsNormScratch = 2 + 2 * 16 + 2 * 16;
 // Work of one thread at a time. Sizes depend on the shape of one sample alone, so that neither the batch nor
 // the number of threads changes a bit of the result.
 
-// Whole groups that one unit of a channels_last map takes: whole vectors of channels, at least 64 of them.
-static inline int64_t groups_per_unit(const GroupNormArgs& args) {
-  if (!args.map.channels_last) return 1;
-  const int64_t width = args.map.channels / args.groups;
-  int64_t step = 1;
-  while (step < 16 && step * width % 16 != 0) step *= 2;
-  int64_t count = step;
-  while (count * width < 64) count += step;
-  return count < args.groups ? count : args.groups;
+// Pixels of a part where channels are last: near 16384 elements, a multiple of 16.
+static inline int64_t pixels_per_part(const FeatureMap& map) {
+  const int64_t wanted = 16384 / (map.channels > 0 ? map.channels : 1) / 16 * 16;
+  return wanted < 16 ? 16 : wanted;
 }
-static inline int64_t units_per_sample(const GroupNormArgs& args) {
-  const int64_t count = groups_per_unit(args);
-  return (args.groups + count - 1) / count;
+static inline int64_t parts_per_sample(const GroupNormArgs& args) {
+  if (!args.map.channels_last) return args.groups;
+  return (args.map.pixels + pixels_per_part(args.map) - 1) / pixels_per_part(args.map);
 }
 
 // Pixels that one unit of the RMS norm takes: near 16384 elements, a multiple of 64.
