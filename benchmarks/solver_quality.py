@@ -1,10 +1,10 @@
 """Frechet distance by evaluations on the shipped model, for solvers and spacings: docs/solvers.md and its plot.
 
-    python benchmarks/solver_quality.py --num 1000            draws, judges, writes results/solver_quality.json
+    python benchmarks/solver_quality.py --num 300             draws, judges, writes results/solver_quality.json
     python benchmarks/solver_quality.py --plot-only           writes docs/img/solvers_quality.png and prints the table
 
 Image i has class i modulo 10 and seed i in every row. Rows that the JSON file holds for the same weights, number of
-images and seed are not drawn again, so a run that was stopped goes on.
+images, seed and precision are not drawn again, so a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fastdiff.evaluation import load_classifier
 from fastdiff.evaluation.evaluate import Judge
 from fastdiff.model import ASSETS, CONFIG, load
-from fastdiff.sampling import sample
+from fastdiff.sampling import optimized_times, sample
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "solver_quality.json"
@@ -56,24 +57,28 @@ def kept(facts: dict) -> dict:
 
 def measure(options: argparse.Namespace) -> None:
     model = load(options.model)
+    model.net.to(memory_format=torch.channels_last)
+    torch.set_num_threads(options.threads)
     weights = json.loads((ASSETS / options.model / CONFIG).read_text())["sha256"]
-    report = kept({"model": options.model, "sha256": weights, "num": options.num, "seed": options.seed})
+    named = {name: getattr(options, name) for name in ("model", "num", "seed", "dtype")}
+    facts = {**named, "sha256": weights}
     judge = Judge(load_classifier(), options.data, options.num)
-    report["real_distance"] = judge.real_distance
-    for name, evaluations in rows_wanted():
-        if any((row["name"], row["evaluations"]) == (name, evaluations) for row in report["rows"]):
+    first, parts = (int(number) for number in options.part.split("/"))
+    for name, evaluations in rows_wanted()[first::parts]:
+        if any((row["name"], row["evaluations"]) == (name, evaluations) for row in kept(facts)["rows"]):
             continue
         solver, spacing = ENTRIES[name]
-        choice = {"solver": solver, "spacing": spacing, "seed": options.seed}
-        sample(
-            options.model, evaluations, num=1, labels=0, **choice
-        )  # finds optimised steps before the clock runs
+        choice = {"solver": solver, "spacing": spacing, "dtype": getattr(torch, options.dtype)}
+        if spacing == "optimized":  # found in float32, before the clock runs
+            print(evaluations, "optimised times:", optimized_times(options.model, evaluations), flush=True)
 
         def draw(count: int, labels: Tensor, first: int, choice: dict = choice) -> Tensor:
-            return sample(model, count, num=len(labels), labels=labels, **{**choice, "seed": first})
+            return sample(model, count, num=len(labels), labels=labels, seed=first, **choice)
 
         row = judge.row(draw, evaluations, seed=options.seed, batch=options.batch)
+        report = kept(facts)  # another process may have added its rows
         report["rows"].append({"name": name, "evaluations": evaluations, **asdict(row)})
+        report["real_distance"] = judge.real_distance
         print(
             f"{name:<24}{evaluations:>4}{row.distance:>9.4f}{row.accuracy:>9.2%}{row.seconds:>8.1f} s",
             flush=True,
@@ -107,6 +112,7 @@ def plot(report: dict) -> None:
     axes.axhline(report["real_distance"], color="black", linestyle="--", label="as many real images")
     axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="Frechet distance")
     axes.set_xticks(sorted(EVALUATIONS), [str(n) for n in sorted(EVALUATIONS)])
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=110, bbox_inches="tight")
@@ -117,9 +123,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="fashion")
-    parser.add_argument("--num", type=int, default=1000)
+    parser.add_argument("--num", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument(
+        "--part", default="0/1", help="I/N: every N-th row from the I-th, for N processes at once"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--plot-only", action="store_true")
     options = parser.parse_args()
