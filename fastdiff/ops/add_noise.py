@@ -142,6 +142,7 @@ def _written(name: str, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import add_noise as _  # noqa: F401 (registers the op)
 
     return _written("add_noise_triton", inputs)
 

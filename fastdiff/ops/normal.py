@@ -50,6 +50,7 @@ def _filled(name: str, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import normal as _  # noqa: F401 (registers the op)
 
     return _filled("normal_triton", inputs)
 

@@ -313,6 +313,7 @@ def _stepped(name: str, inputs: Mapping[str, Any]) -> Tensor:
 
 
 def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import solver_step as _  # noqa: F401 (registers the op)
 
     return _stepped("solver_step_triton", inputs)
 
