@@ -1,8 +1,8 @@
 // Mean and sum of squared deviations of columns of numbers, in float32, by blocked Welford.
 //
-// Each column is measured from its own first number (`pivot`), and each block of rows from the mean so far: a
-// mean far from zero costs no digits, and a block is corrected by the square of its own small offset, never
-// by that of the mean.
+// Each column is measured from the mean of its first block (`pivot`), and each block of rows from the mean so
+// far: a mean far from zero costs no digits, and a block is corrected by the square of its own small offset,
+// never by that of the mean.
 #pragma once
 
 #include "elements.h"
@@ -25,7 +25,9 @@ static inline __attribute__((always_inline)) void add_block(const typename T::Ra
   Floats center[V], sum[V] = {}, square[V] = {};
   for (int v = 0; v < V; ++v) {
     if (before == 0) {
-      access.template put<F32>(m.pivot + v * kLanes, access.template get<T>(x + v * kLanes));
+      Floats first{};
+      for (int r = 0; r < count; ++r) first += access.template get<T>(x + r * stride + v * kLanes);
+      access.template put<F32>(m.pivot + v * kLanes, first * (1.0f / static_cast<float>(count)));
       access.template put<F32>(m.offset + v * kLanes, Floats{});
       access.template put<F32>(m.squares + v * kLanes, Floats{});
     }

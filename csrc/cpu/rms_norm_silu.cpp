@@ -7,7 +7,8 @@
 
 namespace fastdiff::FASTDIFF_ISA {
 
-constexpr int kStrip = 64;  // pixels
+constexpr int kStrip = 64;      // pixels
+constexpr int kSumPixels = 16;  // pixels that are added up before they join a longer sum
 
 struct Stretch {
   int64_t sample, first, pixels;
@@ -182,7 +183,7 @@ static void gradient_pixel(const typename T::Raw* x, const typename T::Raw* grad
 
 template <class T, bool Activate>
 static void backward_channels_last(const RmsNormArgs& args, const Stretch& stretch, const Factors& factors,
-                                   float* du, float* sums) {
+                                   float* du, float* block, float* sums) {
   using Raw = typename T::Raw;
   const int64_t channels = args.map.channels;
   alignas(64) float norms[kStrip] = {}, slopes[kStrip];
@@ -197,9 +198,13 @@ static void backward_channels_last(const RmsNormArgs& args, const Stretch& stret
       store(slopes + i, norm_slope(load(norms + i), args.eps));
       store(norms + i, reciprocal_norm(load(norms + i), args.eps));
     }
-    for (int i = 0; i < count; ++i)
-      gradient_pixel<T, Activate>(x + i * channels, gradient + i * channels, channels, norms[i], slopes[i],
-                                  factors, du, sums, out + i * channels);
+    for (int i = 0; i < count; i += kSumPixels) {
+      for (int64_t c = 0; c < 2 * channels; ++c) block[c] = 0.0f;
+      for (int k = i; k < count && k < i + kSumPixels; ++k)
+        gradient_pixel<T, Activate>(x + k * channels, gradient + k * channels, channels, norms[k], slopes[k],
+                                    factors, du, block, out + k * channels);
+      for (int64_t c = 0; c < 2 * channels; ++c) sums[c] += block[c];
+    }
   }
 }
 
@@ -280,7 +285,7 @@ static void backward(const RmsNormArgs& args, float* scratch, int64_t begin, int
     float* sums = args.sums + index * 2 * channels;
     if (args.map.channels_last) {
       for (int64_t i = 0; i < 2 * channels; ++i) sums[i] = 0.0f;
-      backward_channels_last<T, Activate>(args, stretch, factors, du, sums);
+      backward_channels_last<T, Activate>(args, stretch, factors, du, lane_sums, sums);
     } else {
       backward_planes<T, Activate>(args, stretch, factors, du, lane_sums, sums);
     }
