@@ -55,9 +55,10 @@ format: install
 	$(BIN)/ruff format .
 	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
 
-# The C++ view of the row's columns.
+# The C++ and the Triton view of the row's columns.
 row.h: install
 	$(BIN)/python -c "from fastdiff.ops.row import cpp_header; print(cpp_header(), end='')" > csrc/include/fastdiff/row.h
+	$(BIN)/python -c "from fastdiff.ops.row import triton_columns; print(triton_columns(), end='')" > kernels/triton/columns.py
 
 bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s

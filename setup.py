@@ -1,4 +1,4 @@
-"""Builds fastdiff._C from csrc/ with torch's stable ABI; everything else stands in pyproject.toml.
+"""Builds fastdiff._C and _cuda from csrc/ with torch's stable ABI; nearly all else stands in pyproject.toml.
 
 Without a C++ compiler (or with FASTDIFF_NO_EXT=1) the package installs all the same and runs on plain torch;
 `fastdiff info` then says so.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
@@ -22,6 +24,7 @@ X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+CUDA_ARCHITECTURES = os.environ.get("FASTDIFF_CUDA_ARCHITECTURES", "80,89,90,100")
 KERNEL_FLAGS = [
     "-O3",
     "-fno-math-errno",
@@ -52,6 +55,9 @@ class BuildExtension(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Build, or write down why not."""
+        if ext.name == "fastdiff._cuda":
+            self.build_cuda(ext)
+            return
         facts: dict[str, object] = {"torch": torch_version(), "instruction_sets": list(instruction_sets())}
         target = Path(self.get_ext_fullpath(ext.name))
         target.unlink(missing_ok=True)
@@ -65,6 +71,34 @@ class BuildExtension(build_ext):
             print(f"fastdiff: plain torch is used, because {facts['error']}", file=sys.stderr)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.with_name(FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def build_cuda(self, ext: Extension) -> None:
+        """The CUDA extension; a failing build is written down beside the facts of the other one."""
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.unlink(missing_ok=True)
+        try:
+            ext.extra_objects = [self.cuda_object(ext, path) for path in sorted((CSRC / "cuda").glob("*.cu"))]
+            super().build_extension(ext)
+            told: dict[str, object] = {"cuda_architectures": CUDA_ARCHITECTURES.split(",")}
+        except Exception as error:
+            if os.environ.get("FASTDIFF_REQUIRE_EXT") == "1":
+                raise
+            told = {"cuda_error": f"nvcc or the linker failed: {error}"}
+            print(f"fastdiff: no CUDA kernels, because {told['cuda_error']}", file=sys.stderr)
+        facts = target.with_name(FACTS)
+        known = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+        facts.write_text(json.dumps({**known, **told}, indent=1) + "\n", encoding="utf-8")
+
+    def cuda_object(self, ext: Extension, source: Path) -> str:
+        """The object file of one .cu file, for all architectures."""
+        target = Path(self.build_temp) / "cuda" / f"{source.stem}.o"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        flags = ["-std=c++20", "-O3", "-Xcompiler", "-fPIC", "-Xcompiler", "-fvisibility=hidden"]
+        flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHITECTURES.split(",")]
+        flags += [f"-D{name}={value}" for name, value in ext.define_macros]
+        flags += [f"-I{folder}" for folder in ext.include_dirs]
+        subprocess.run([str(nvcc()), *flags, "-c", str(source), "-o", str(target)], check=True)
+        return str(target)
 
     def kernel_objects(self, ext: Extension) -> list[str]:
         """Object files of csrc/cpu, all instruction sets."""
@@ -92,8 +126,42 @@ class BuildExtension(build_ext):
                     self.copy_file(str(source), str(target))
 
 
+def nvcc() -> str | None:
+    """The CUDA compiler, where there is one."""
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    beside = Path(CUDA_HOME or "/nonexistent") / "bin" / "nvcc"
+    return str(beside) if beside.is_file() else shutil.which("nvcc")
+
+
+def cuda_extension() -> list[Extension]:
+    """fastdiff._cuda, where torch is built for CUDA and nvcc is there."""
+    import torch
+    from torch.utils import cpp_extension
+
+    if torch.version.cuda is None or nvcc() is None:
+        return []
+    return [
+        Extension(
+            "fastdiff._cuda",
+            sources=[str(CSRC / "cuda" / "module.cpp")],
+            depends=sorted(str(path) for path in CSRC.rglob("*.cu*")),
+            include_dirs=[str(CSRC / "include"), *cpp_extension.include_paths(device_type="cuda")],
+            library_dirs=cpp_extension.library_paths(device_type="cuda"),
+            libraries=["torch", "torch_cpu", "torch_cuda", "cudart"],
+            define_macros=[
+                ("Py_LIMITED_API", "0x030a0000"),
+                ("TORCH_TARGET_VERSION", TORCH_TARGET),
+                ("USE_CUDA", "1"),
+            ],
+            extra_compile_args=["-std=c++20", "-O2", "-g0", "-fvisibility=hidden"],
+            py_limited_api=True,
+        )
+    ]
+
+
 def extensions() -> list[Extension]:
-    """The one extension, or none where torch cannot be asked for its headers or the user does not want it."""
+    """The extensions, or none where torch cannot be asked for its headers or the user does not want it."""
     if os.environ.get("FASTDIFF_NO_EXT") == "1":
         return []
     try:
@@ -122,11 +190,13 @@ def extensions() -> list[Extension]:
             ],
             extra_compile_args=["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall"],
             py_limited_api=True,
-        )
+        ),
+        *cuda_extension(),
     ]
 
 
 setup(
+    packages=[*find_packages(include=["fastdiff", "fastdiff.*"]), "fastdiff.kernels"],
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions() else {},

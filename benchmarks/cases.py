@@ -11,3 +11,23 @@ STATES = {
 DDPM_ROW = {"u_x": 1.66, "u_m": -1.33, "lo": -1.0, "hi": 1.0, "b": 0.88, "a": 0.11, "s": 0.12}
 #: A multistep row without noise, with one history.
 MULTISTEP_ROW = {"u_x": 1.66, "u_m": -1.33, "lo": -1.0, "hi": 1.0, "b": 0.88, "a": 0.16, "h_0": -0.05}
+#: (rows N, codes K, width D) of a search for the nearest code.
+CODEBOOKS = {
+    "16384x512x64": (16384, 512, 64),  # VQ-VAE of van den Oord et al.: 32x32 latents, 16 images
+    "65536x1024x64": (65536, 1024, 64),
+    "65536x8192x32": (65536, 8192, 32),  # VQGAN-type codebook: many narrow codes
+    "4096x16384x256": (4096, 16384, 256),  # VQGAN f16 16384: 16x16 latents, 16 images
+}
+#: Feature maps (B, C, H, W) and groups of group norms.
+GROUP_NORMS = {
+    "ddpm-cifar10 4x128x32x32": ((4, 128, 32, 32), 32),
+    "ddpm-cifar10 4x256x16x16": ((4, 256, 16, 16), 32),
+    "lucidrains 4x64x64x64": ((4, 64, 64, 64), 8),
+    "SD 1.5 2x320x64x64": ((2, 320, 64, 64), 32),
+}
+#: Feature maps (B, C, H, W) of RMS norms over channels, with scale and shift from the time embedding.
+RMS_NORMS = {
+    "lucidrains 4x64x64x64": (4, 64, 64, 64),
+    "fashion 64x48x16x16": (64, 48, 16, 16),
+    "fashion 64x96x8x8": (64, 96, 8, 8),
+}

@@ -96,9 +96,15 @@ def _ops() -> dict[str, dict[str, str]]:
 
 
 def _states(backends: tuple[Any, ...]) -> dict[str, str]:
-    from fastdiff.ops import dispatch
+    from fastdiff.ops import device, dispatch
 
     written = {backend.name: backend.missing or "available" for backend in backends}
+    if not (device.INTERPRETED or torch.cuda.is_available()):
+        written |= {
+            name: "written, not runnable here: no CUDA device is found"
+            for name in ("cuda", "triton")
+            if written.get(name) == "available"
+        }
     return {name: written.get(name, "not written for this op") for name in dispatch.BACKENDS}
 
 

@@ -109,7 +109,8 @@ def _names(wheel: Path) -> set[str]:
 
 def test_the_sdist_has_what_a_build_and_a_test_run_need(sdist: Path) -> None:
     inside = {str(path.relative_to(sdist)) for path in sdist.rglob("*") if path.is_file()}
-    assert _files("csrc", "*.h", "*.cpp") <= inside
+    assert _files("csrc", "*.h", "*.cpp", "*.cuh", "*.cu") <= inside
+    assert _files("kernels/triton", "*.py") <= inside
     assert _files("tests", "*.py") <= inside and _files("fastdiff", "*.py") <= inside
     assert {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "constraints.txt", "setup.py"} <= inside
     assert not [name for name in inside if name.endswith((".so", ".o", ".pyc"))]
@@ -118,6 +119,7 @@ def test_the_sdist_has_what_a_build_and_a_test_run_need(sdist: Path) -> None:
 def test_the_wheel_has_all_of_the_package_and_nothing_else(plain_wheel: Path) -> None:
     names = _names(plain_wheel)
     wanted = _files("fastdiff", "*.py", "py.typed") | _files("fastdiff/assets", "*.json", "*.safetensors")
+    wanted |= {f"fastdiff/kernels/{Path(name).name}" for name in _files("kernels/triton", "*.py")}
     assert wanted <= names
     extra = {
         name for name in names - wanted if ".dist-info/" not in name and not name.endswith("_build_info.json")
@@ -143,6 +145,12 @@ def test_it_imports_elsewhere_and_leaves_the_name_kernels_alone(installed: Path,
     )
     assert not (installed / "kernels").exists()
     assert not Path(_python(KERNELS, installed, tmp_path)).is_relative_to(installed)
+
+
+def test_the_triton_kernels_import_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    named = "import fastdiff.kernels.solver_step as kernel; print(kernel.__file__)"
+    assert Path(_python(named, installed, tmp_path)) == installed / "fastdiff" / "kernels" / "solver_step.py"
 
 
 def test_from_the_repository_root_the_name_kernels_is_not_ours() -> None:

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "fastdiff/rows.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -17,6 +18,15 @@ namespace fastdiff {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+
+// Where this translation unit's kernels run.
+inline bool is_here(const Tensor& t) {
+#ifdef __CUDACC__
+  return t.is_cuda();
+#else
+  return t.is_cpu();
+#endif
+}
 
 inline Samples samples_of(const Tensor& x) {
   const int64_t batch = x.size(0);
@@ -49,7 +59,7 @@ inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const cha
   Source source;
   if (!tensor.has_value()) return source;
   const Tensor& t = *tensor;
-  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(is_here(t) && t.get_device() == x.get_device(), name, " must be on the device of the op");
   STD_TORCH_CHECK(t.dim() >= 2 && t.dim() <= kMaxDims, name, " must have 2 to ", kMaxDims, " dimensions");
   STD_TORCH_CHECK(same_shape(t, x), name, " must have the shape of x");
   source.data = t.const_data_ptr();
@@ -74,9 +84,34 @@ inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const cha
   return source;
 }
 
+// A tensor (..., width) of any strides and floating type as a matrix.
+inline Rows rows_of(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(t.dim() >= 1 && t.dim() <= kMaxDims, name, " must have 1 to ", kMaxDims, " dimensions");
+  Rows rows;
+  rows.data = t.const_data_ptr();
+  rows.element = element_of(t, name);
+  rows.width = t.size(-1);
+  rows.step = rows.width > 1 ? t.stride(-1) : 1;
+  rows.count = 1;
+  for (int64_t d = 0; d + 1 < t.dim(); ++d) {
+    const int64_t size = t.size(d), stride = t.stride(d), last = rows.dims - 1;
+    rows.count *= size;
+    if (size == 1) continue;
+    if (last >= 0 && rows.strides[last] == size * stride) {
+      rows.sizes[last] *= size;
+      rows.strides[last] = stride;
+    } else {
+      rows.sizes[rows.dims] = size;
+      rows.strides[rows.dims++] = stride;
+    }
+  }
+  return rows;
+}
+
 inline void check_dense(const Tensor& t, const char* name, ScalarType type) {
-  STD_TORCH_CHECK(t.is_cpu() && t.is_contiguous() && t.scalar_type() == type, name,
-                  " must be a contiguous CPU tensor of the expected type");
+  STD_TORCH_CHECK(is_here(t) && t.is_contiguous() && t.scalar_type() == type, name,
+                  " must be a contiguous tensor of the expected type, on the device of the op");
 }
 
 // A dense float32 tensor of x's shape.

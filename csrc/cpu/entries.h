@@ -9,8 +9,8 @@
 
 namespace fastdiff::FASTDIFF_ISA {
 
-void normal(const NormalArgs&, int64_t begin, int64_t end);
-void add_noise(const AddNoiseArgs&, int64_t begin, int64_t end);
-void solver_step(const SolverStepArgs&, int64_t begin, int64_t end);
+#define FASTDIFF_FUNCTION(NAME, ARGUMENTS) void NAME ARGUMENTS;
+FASTDIFF_CPU_KERNELS(FASTDIFF_FUNCTION)
+#undef FASTDIFF_FUNCTION
 
 }  // namespace fastdiff::FASTDIFF_ISA

@@ -6,12 +6,12 @@
 
 namespace fastdiff {
 
-#define FASTDIFF_DECLARE(ISA)                                         \
-  namespace ISA {                                                     \
-  void normal(const NormalArgs&, int64_t, int64_t);                   \
-  void add_noise(const AddNoiseArgs&, int64_t, int64_t);              \
-  void solver_step(const SolverStepArgs&, int64_t, int64_t);          \
-  constexpr CpuKernels kernels{#ISA, normal, add_noise, solver_step}; \
+#define FASTDIFF_FUNCTION(NAME, ARGUMENTS) void NAME ARGUMENTS;
+#define FASTDIFF_NAME(NAME, ARGUMENTS) , NAME
+#define FASTDIFF_DECLARE(ISA)                                             \
+  namespace ISA {                                                         \
+  FASTDIFF_CPU_KERNELS(FASTDIFF_FUNCTION)                                 \
+  constexpr CpuKernels kernels{#ISA FASTDIFF_CPU_KERNELS(FASTDIFF_NAME)}; \
   }
 
 FASTDIFF_DECLARE(baseline)

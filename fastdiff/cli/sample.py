@@ -59,8 +59,8 @@ class SampleOptions:
     """Name of the solver."""
     spacing: str = "trailing"
     """How the visited times are spread: trailing, leading, linspace, quad, karras, exponential, ays, optimized ..."""
-    eta: float = 0.0
-    """Noise of ddim: 0 none, 1 as much as ddpm."""
+    eta: float | None = None
+    """Share of fresh noise for solvers that have it (ddim, the ancestral and SDE ones): 0 none, 1 all; their own default otherwise."""
     guidance: float = 1.0
     """Weight of classifier-free guidance; 1 is none, more follows the label more strictly."""
     rescale: float = 0.0
@@ -290,7 +290,7 @@ def _arguments(options: SampleOptions) -> dict[str, Any]:
 
     from fastdiff.guidance import Guidance
 
-    solver_options = {"eta": options.eta} if options.eta != 0 else {}
+    solver_options = {} if options.eta is None else {"eta": options.eta}
     return {
         "solver": options.solver,
         "spacing": options.spacing,

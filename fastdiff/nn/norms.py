@@ -1,22 +1,14 @@
 """Normalisation, optional scale and shift, SiLU: the seam every block of the network passes through.
 
-They are modules of their own so that one fused operation can later take their place.
+Each is one operation of `fastdiff.ops`, which computes in float32 and gives back the dtype of its input.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-
-def _modulate(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    """x * (1 + scale) + shift with per-sample, per-channel factors (B, C)."""
-    if scale is None or shift is None:
-        return x
-    return torch.addcmul(shift[:, :, None, None], x, 1 + scale[:, :, None, None])
+from fastdiff import ops
 
 
 class GroupNormSiLU(nn.Module):
@@ -38,9 +30,16 @@ class GroupNormSiLU(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), scale and shift (B, C) or None, to (B, C, H, W)."""
-        x = functional.group_norm(x, self.groups, self.weight, self.bias, self.eps)
-        x = _modulate(x, scale, shift)
-        return functional.silu(x) if self.activate else x
+        return ops.group_norm_silu(
+            x,
+            self.groups,
+            self.weight,
+            self.bias,
+            scale=scale,
+            shift=shift,
+            eps=self.eps,
+            activate=self.activate,
+        )
 
 
 class RMSNormSiLU(nn.Module):
@@ -56,19 +55,14 @@ class RMSNormSiLU(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-12, activate: bool = True) -> None:
         super().__init__()
-        self.eps, self.activate, self.factor = eps, activate, math.sqrt(channels)
+        self.eps, self.activate = eps, activate
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), scale and shift (B, C) or None, to (B, C, H, W)."""
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(self.eps)
-        x = x * norm.reciprocal().to(x.dtype)
-        gain = (self.weight * self.factor)[None, :]
-        if scale is None or shift is None:
-            x = x * gain[:, :, None, None].to(x.dtype)
-        else:
-            x = torch.addcmul(shift[:, :, None, None], x, (gain * (1 + scale))[:, :, None, None].to(x.dtype))
-        return functional.silu(x) if self.activate else x
+        return ops.rms_norm_silu(
+            x, self.weight, scale=scale, shift=shift, eps=self.eps, activate=self.activate
+        )
 
 
 def make_norm(kind: str, channels: int, groups: int = 32, activate: bool = True) -> nn.Module:

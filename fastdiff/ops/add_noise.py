@@ -15,7 +15,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from . import dispatch, extension, philox
+from . import device, dispatch, extension, philox
 from .arguments import FLOATS, check_exactly, check_like, check_tensor, described, overlap, wants_gradient
 
 _OP = "add_noise"
@@ -132,9 +132,46 @@ def _cpp(
     return out
 
 
+def _written(name: str, inputs: Mapping[str, Any]) -> Tensor:
+    rest = dict(inputs)
+    x0, row, out, noise_out = (rest.pop(key) for key in ("x0", "row", "out", "noise_out"))
+    out = torch.empty(x0.shape, dtype=torch.float32, device=x0.device) if out is None else out
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    getattr(torch.ops.fastdiff, name)(out, noise_out, x0, rows=rows, row=first, **rest)
+    return out
+
+
+def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import add_noise as _  # noqa: F401 (registers the op)
+
+    return _written("add_noise_triton", inputs)
+
+
+def _cuda(**inputs: Any) -> Tensor:
+    return _written("add_noise_cuda", inputs)
+
+
+_DENSE = ("alpha", "sigma", "seeds", "row", "out", "noise_out")
+
+
+def _is_double(x0: Tensor) -> list[str]:
+    return ["x0 is torch.float64, it computes in float32"] if x0.dtype == torch.float64 else []
+
+
+def _triton_reasons(**inputs: Any) -> list[str]:
+    return _is_double(inputs["x0"]) + device.triton_reasons(inputs, *_DENSE)
+
+
+def _cuda_reasons(**inputs: Any) -> list[str]:
+    return _is_double(inputs["x0"]) + device.cuda_reasons(inputs, *_DENSE)
+
+
 extension.register_fake("add_noise_cpp")
+extension.register_fake("add_noise_cuda")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

@@ -1,4 +1,4 @@
-"""Loads the compiled extension once, and keeps the reason when it is not there."""
+"""Loads the compiled extensions once, and keeps the reason when one is not there."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import torch
 INSTRUCTION_SETS = ("avx512", "avx2", "baseline")
 
 
-def _why_not_built() -> str:
+def _why_not_built(error: str, otherwise: str) -> str:
     facts = Path(__file__).parents[1] / "_build_info.json"
     told = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
-    return str(told.get("error", "torch was not there at installation, or FASTDIFF_NO_EXT was set"))
+    return str(told.get(error, otherwise))
 
 
-def _load() -> str:
+def _load(name: str, error_key: str, otherwise: str) -> str:
     try:
-        importlib.import_module("fastdiff._C")
+        importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != "fastdiff._C":
+        if error.name != name:
             raise
-        return f"fastdiff._C was not built: {_why_not_built()}"
+        return f"{name} was not built: {_why_not_built(error_key, otherwise)}"
     except (ImportError, OSError) as error:
-        return f"fastdiff._C was built but does not load: {error}"
+        return f"{name} was built but does not load: {error}"
     return ""
 
 
@@ -46,11 +46,19 @@ def instruction_set() -> str:
 
 def register_fake(op: str) -> None:
     """Tell torch.compile that a registered op writes into its arguments and returns nothing."""
-    if not MISSING:
+    if not (CUDA_MISSING if op.endswith("_cuda") else MISSING):
         torch.library.register_fake(f"fastdiff::{op}", lambda *args, **kwargs: None)
 
 
+def _load_cuda() -> str:
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    return _load("fastdiff._cuda", "cuda_error", "nvcc was not found at installation")
+
+
 #: Why the C++ backend is not available; empty when it is.
-MISSING = _load()
+MISSING = _load("fastdiff._C", "error", "torch was not there at installation, or FASTDIFF_NO_EXT was set")
+#: Why the CUDA C++ backend is not available; empty when it is. No device is touched to find out.
+CUDA_MISSING = _load_cuda()
 if not MISSING:
     instruction_set()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, extension, philox
+from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_tensor, described
 
 _OP = "normal"
@@ -41,9 +41,42 @@ def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: A
     return reasons
 
 
+def _filled(name: str, inputs: Mapping[str, Any]) -> Tensor:
+    seeds, row = inputs["seeds"], inputs["row"]
+    out = torch.empty(seeds.shape[0], *inputs["shape"], dtype=torch.float32, device=seeds.device)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    getattr(torch.ops.fastdiff, name)(out, seeds, rows, first, inputs["stream"])
+    return out
+
+
+def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import normal as _  # noqa: F401 (registers the op)
+
+    return _filled("normal_triton", inputs)
+
+
+def _cuda(**inputs: Any) -> Tensor:
+    return _filled("normal_cuda", inputs)
+
+
+def _not_float32(dtype: torch.dtype) -> list[str]:
+    return [] if dtype == torch.float32 else [f"dtype is {dtype}, it makes float32"]
+
+
+def _triton_reasons(**inputs: Any) -> list[str]:
+    return _not_float32(inputs["dtype"]) + device.triton_reasons(inputs, "seeds", "row")
+
+
+def _cuda_reasons(**inputs: Any) -> list[str]:
+    return _not_float32(inputs["dtype"]) + device.cuda_reasons(inputs, "seeds", "row")
+
+
 extension.register_fake("normal_cpp")
+extension.register_fake("normal_cuda")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

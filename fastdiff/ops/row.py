@@ -2,7 +2,8 @@
 
 Every solver is a table of such rows (`fastdiff.solvers`), and `fastdiff.ops.solver_step` carries out one row.
 This file is the only place that knows the order of the columns; `csrc/include/fastdiff/row.h` is written from it
-by `cpp_header` (``make row.h``). Per element (a tensor whose coefficient is 0 is not read):
+by `cpp_header`, `kernels/triton/columns.py` by `triton_columns` (``make row.h``). Per element (a tensor whose
+coefficient is 0 is not read):
 
     x   = gain * x
     m   = g_c * m + g_u * m_u
@@ -129,4 +130,18 @@ def cpp_header() -> str:
         f"enum RowPerSample : int {{\n{samples}  k_per_sample_width = {len(PER_SAMPLE)},\n}};\n\n"
         f"enum NoiseStream : int {{\n{streams}}};\n\n"
         f"constexpr int kHistories = {HISTORIES};\nconstexpr int kPushes = {PUSHES};\n\n}}  // namespace fastdiff\n"
+    )
+
+
+def triton_columns() -> str:
+    """What Triton kernels see of this file."""
+    named = [(name.upper(), i) for i, name in enumerate(COLUMNS)] + [("WIDTH", WIDTH)]
+    named += [(f"PUSH_{push.name}", push.value) for push in Push]
+    named += [(f"SAMPLE_{name.upper()}", i) for i, name in enumerate(PER_SAMPLE)]
+    named += [("SAMPLE_WIDTH", len(PER_SAMPLE))]
+    named += [(f"STREAM_{stream.name}", stream.value) for stream in Stream]
+    constants = "".join(f"{name} = tl.constexpr({value})\n" for name, value in named)
+    return (
+        '"""Columns of a row, written by `make row.h` from fastdiff/ops/row.py; do not edit."""\n\n'
+        f"from __future__ import annotations\n\nimport triton.language as tl\n\n{constants}"
     )

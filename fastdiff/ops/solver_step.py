@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, extension, philox
+from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_like, check_tensor, described, overlap
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
 
@@ -291,9 +291,43 @@ def _cpp(
     return out
 
 
+def _not_float32(x: Tensor) -> list[str]:
+    return [] if x.dtype == torch.float32 else [f"x is {x.dtype}, it takes float32"]
+
+
+def _triton_reasons(**inputs: Any) -> list[str]:
+    return _not_float32(inputs["x"]) + device.triton_reasons(inputs, *_DENSE)
+
+
+def _cuda_reasons(**inputs: Any) -> list[str]:
+    return _not_float32(inputs["x"]) + device.cuda_reasons(inputs, *_DENSE)
+
+
+def _stepped(name: str, inputs: Mapping[str, Any]) -> Tensor:
+    rest = dict(inputs)
+    table, row, out, x0_out, history = (rest.pop(k) for k in ("table", "row", "out", "x0_out", "history"))
+    out = torch.empty_like(rest["x"]) if out is None else out
+    counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
+    getattr(torch.ops.fastdiff, name)(out, x0_out, history, table, counter, index, **rest)
+    return out
+
+
+def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import solver_step as _  # noqa: F401 (registers the op)
+
+    return _stepped("solver_step_triton", inputs)
+
+
+def _cuda(**inputs: Any) -> Tensor:
+    return _stepped("solver_step_cuda", inputs)
+
+
 extension.register_fake("solver_step_cpp")
+extension.register_fake("solver_step_cuda")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

@@ -53,7 +53,7 @@ def plan(
     schedule: Schedule | str | None,
     prediction: str | None,
     spacing: str | Sequence[float],
-    eta: float,
+    eta: float | None,
     clip: ClipChoice,
     guidance: float | Guidance | None,
     labels: Labels | None,
@@ -87,7 +87,7 @@ def plan(
         )
         steps = len(spacing)
     table = make_table(
-        solver, source, steps, spacing, clip, {**({"eta": eta} if eta else {}), **solver_options}
+        solver, source, steps, spacing, clip, {**({} if eta is None else {"eta": eta}), **solver_options}
     )
     table = varied(table, resample, temperature, masked=mask is not None)
     rules = as_guidance(guidance)

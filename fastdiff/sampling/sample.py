@@ -29,7 +29,7 @@ def sample(
     schedule: Schedule | str | None = None,
     prediction: str | None = None,
     spacing: str | Sequence[float] = "trailing",
-    eta: float = 0.0,
+    eta: float | None = None,
     clip: ClipChoice = "data",
     guidance: float | Guidance | None = None,
     labels: Labels | None = None,
@@ -66,7 +66,7 @@ def sample(
         prediction: "eps", "x0" or "v", when the model does not know it.
         spacing: A name of `fastdiff.solvers.SPACINGS`, the list of times, or "optimized": the times that the model's
             own trajectories ask for (found once, then kept, see `fastdiff.sampling.optimized_times`).
-        eta: Noise of ddim, 0 ... 1.
+        eta: Share of fresh noise of a solver that has this option, 0 ... 1; None is the solver's own default.
         clip: Range that estimates of the clean image are clamped to: "data" for the model's own ((-1, 1) for a bare
             network), (low, high), None, or "dynamic" (`fastdiff.sampling.Dynamic` with its options).
         guidance: Weight w of classifier-free guidance, m_u + w (m_c - m_u); 1 or None is none. `fastdiff.Guidance` has

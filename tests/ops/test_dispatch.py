@@ -46,6 +46,12 @@ def test_wrong_environment_is_refused(name, value, message):
     assert run.returncode != 0 and message in run.stderr
 
 
+def test_a_backend_that_an_op_does_not_have_is_named():
+    only = (dispatch.Backend("torch", lambda: 1, list),)
+    with use_backend("triton"), pytest.raises(ValueError, match="`triton`: toy has no such backend"):
+        dispatch.run("toy", only, {}, lambda inputs: None)
+
+
 def test_every_op_ends_with_the_reference():
     for op, backends in dispatch.registered().items():
         assert backends[-1].name == "torch" and not backends[-1].missing, op

@@ -1,4 +1,4 @@
-"""The order of the columns and its C++ copy."""
+"""The order of the columns and its C++ and Triton copies."""
 
 from pathlib import Path
 
@@ -6,11 +6,15 @@ import pytest
 
 from fastdiff.ops import row
 
-HEADER = Path(__file__).parents[2] / "csrc" / "include" / "fastdiff" / "row.h"
+ROOT = Path(__file__).parents[2]
+HEADER = ROOT / "csrc" / "include" / "fastdiff" / "row.h"
 
 
 def test_the_header_is_the_one_this_file_writes():
     assert HEADER.read_text() == row.cpp_header(), "run `make row.h`"
+    assert (ROOT / "kernels" / "triton" / "columns.py").read_text() == row.triton_columns(), (
+        "run `make row.h`"
+    )
 
 
 def test_defaults_and_names():

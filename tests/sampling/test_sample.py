@@ -341,3 +341,19 @@ def test_nan_from_the_network_is_named() -> None:
 def test_outputs_that_do_not_fit(output: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         sample(lambda x, t: output(x), 2, num=2, schedule=SCHEDULE, prediction="eps", shape=(2, 3, 3))
+
+
+def test_eta_of_zero_reaches_a_solver_whose_default_is_not_zero():
+    """An explicit 0 is an answer, not the absence of one."""
+    options = {
+        "schedule": "cosine",
+        "prediction": "eps",
+        "shape": (1, 4, 4),
+        "num": 2,
+        "solver": "euler_ancestral",
+    }
+    noisy, still, euler = (
+        sample(lambda x, t: 0.1 * x, 5, **options | more) for more in ({}, {"eta": 0.0}, {"solver": "euler"})
+    )
+    assert not torch.equal(noisy, still)
+    torch.testing.assert_close(still, euler)

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 
+#include "fastdiff/norms.h"
 #include "fastdiff/row.h"
+#include "fastdiff/rows.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -44,12 +46,47 @@ struct SolverStepArgs {
   float* out = nullptr;
 };
 
+// index[n] = argmin_k |z_n - e_k|^2
+struct VqNearestArgs {
+  Rows z, codes;
+  int64_t chunk = 0;  // codes that are packed at a time, a multiple of kVqCodes
+  int64_t* index = nullptr;
+  float* distance = nullptr;
+  void* quantised = nullptr;  // rows of the codes' element type
+};
+constexpr int64_t kVqCodes = 32;
+// Floats of scratch memory, 64-byte aligned, that one thread needs.
+constexpr int64_t vq_scratch(int64_t chunk, int64_t width) {
+  return chunk * (width + 1) + 17 * width + 48;
+}
+
+// sums[k] = sum of the rows order[starts[k] .. starts[k + 1]) of z
+struct VqCodeSumsArgs {
+  Rows z;
+  const int64_t* starts = nullptr;
+  const int64_t* order = nullptr;
+  float* sums = nullptr;
+};
+
+// Every kernel, with its arguments; the last two are the range of tiles or rows to work on. The one list of
+// them.
+#define FASTDIFF_CPU_KERNELS(ENTRY)                                                     \
+  ENTRY(normal, (const NormalArgs&, int64_t, int64_t))                                  \
+  ENTRY(add_noise, (const AddNoiseArgs&, int64_t, int64_t))                             \
+  ENTRY(solver_step, (const SolverStepArgs&, int64_t, int64_t))                         \
+  ENTRY(group_norm_silu, (const GroupNormArgs&, Phase, int64_t, int64_t))               \
+  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, Phase, int64_t, int64_t))      \
+  ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))          \
+  ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t)) \
+  ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))           \
+  ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))
+
+#define FASTDIFF_POINTER(NAME, ARGUMENTS) void(*NAME) ARGUMENTS;
 struct CpuKernels {
   const char* name;
-  void (*normal)(const NormalArgs&, int64_t begin, int64_t end);
-  void (*add_noise)(const AddNoiseArgs&, int64_t begin, int64_t end);
-  void (*solver_step)(const SolverStepArgs&, int64_t begin, int64_t end);
+  FASTDIFF_CPU_KERNELS(FASTDIFF_POINTER)
 };
+#undef FASTDIFF_POINTER
 
 // The best set that this processor runs, or the one that FASTDIFF_CPU names (avx512, avx2, baseline).
 const CpuKernels& cpu_kernels();

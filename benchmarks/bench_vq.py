@@ -1,0 +1,105 @@
+"""The search for the nearest code against torch.cdist and faiss, and against the rate of a plain matrix product."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.cases import CODEBOOKS
+from benchmarks.measure import Candidate
+from fastdiff.ops import vq_code_sums, vq_nearest
+
+HAS_FAISS = importlib.util.find_spec("faiss") is not None
+
+
+def drawn(rows: int, codes: int, width: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows + codes)
+    return torch.randn(rows, width, generator=generator), torch.randn(codes, width, generator=generator)
+
+
+def faiss_search(z: Tensor, codebook: Tensor) -> Candidate:
+    """faiss with its index built beforehand; it has threads of its own, as many as torch has."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatL2(codebook.shape[1])
+    index.add(codebook.contiguous().numpy())
+    rows = z.contiguous().numpy()
+    return lambda: index.search(rows, 1)
+
+
+@pytest.mark.parametrize("shape", CODEBOOKS.values(), ids=CODEBOOKS.keys())
+def bench_vq_nearest(duel, shape):
+    """The ratio over sgemm_2048 is of times; `sgemm_flops` and `flops` turn it into a ratio of rates."""
+    z, codebook = drawn(*shape)
+    a, b, out = (torch.randn(2048, 2048) for _ in range(3))
+
+    def check() -> None:
+        exact = torch.cdist(z[:500].double(), codebook.double()).square()
+        index = vq_nearest(z, codebook).indices[:500]
+        gap = exact.gather(1, index.unsqueeze(1)).squeeze(1) - exact.amin(1)
+        assert (gap <= 1e-5 * exact.amin(1)).all()
+
+    candidates: dict[str, Candidate] = {
+        "fastdiff": lambda: vq_nearest(z, codebook),
+        "torch.cdist": lambda: torch.cdist(z, codebook).argmin(1),
+        "sgemm 2048": lambda: torch.mm(a, b, out=out),
+    }
+    if HAS_FAISS:
+        candidates["faiss IndexFlatL2"] = faiss_search(z, codebook)
+    rows, codes, width = shape
+    work = {"flops": 2 * rows * codes * width, "sgemm_flops": 2 * 2048**3}
+    result = duel(
+        f"vq_nearest, {shape}",
+        candidates,
+        check=check,
+        rounds=15,
+        shape=shape,
+        peers_missing=not HAS_FAISS,
+        **work,
+    )
+    rate = work["flops"] / work["sgemm_flops"] * result.speedup["sgemm 2048"].median
+    print(f"    {100 * rate:.0f} % of the rate of a 2048^3 sgemm in the same rounds")
+
+
+@pytest.mark.parametrize("shape", CODEBOOKS.values(), ids=CODEBOOKS.keys())
+def bench_vq_nearest_with_everything(duel, shape):
+    """Codes, distances and counts in the same pass, against the cheapest calls of torch after its own search."""
+    z, codebook = drawn(*shape)
+
+    def ours() -> object:
+        return vq_nearest(z, codebook, return_quantised=True, return_distance=True, return_counts=True)
+
+    def torch_calls() -> object:
+        distance, index = torch.cdist(z, codebook).min(1)
+        return codebook[index], distance.square(), torch.bincount(index, minlength=codebook.shape[0])
+
+    def check() -> None:
+        ours_found, torch_found = ours(), torch_calls()
+        torch.testing.assert_close(ours_found.distance, torch_found[1], rtol=1e-3, atol=1e-3)
+
+    duel(
+        f"vq_nearest with everything, {shape}",
+        {"fastdiff": ours, "torch": torch_calls},
+        check=check,
+        rounds=15,
+        shape=shape,
+    )
+
+
+@pytest.mark.parametrize("shape", CODEBOOKS.values(), ids=CODEBOOKS.keys())
+def bench_vq_code_sums(duel, shape):
+    z, codebook = drawn(*shape)
+    index, codes = vq_nearest(z, codebook).indices, codebook.shape[0]
+
+    def torch_calls() -> Tensor:
+        return torch.zeros_like(codebook).index_add_(0, index, z)
+
+    def check() -> None:
+        torch.testing.assert_close(vq_code_sums(z, index, codes).sums, torch_calls(), rtol=1e-4, atol=1e-4)
+
+    candidates = {"fastdiff": lambda: vq_code_sums(z, index, codes), "torch index_add_": torch_calls}
+    duel(f"vq_code_sums, {shape}", candidates, check=check, rounds=50, shape=shape)

@@ -1,0 +1,85 @@
+// fastdiff::vq_nearest_cpp, the C++ backend of fastdiff/ops/vq_nearest.py.
+#include <limits>
+#include <new>
+
+#include "fastdiff/cpu_kernels.h"
+#include "tensors.h"
+
+namespace fastdiff {
+namespace {
+
+constexpr int64_t kAllThreadsBytes = 6 << 20;  // packed codes of all threads together
+constexpr int64_t kThreadBytes =
+    768 << 10;                          // packed codes of one thread: they stay in its second-level cache
+constexpr int64_t kRowsPerThread = 64;  // fewer rows do not pay for packing the codebook once more
+constexpr std::align_val_t kAlign{64};
+
+// How many codes are packed at a time.
+int64_t chunk_of(int64_t codes, int64_t width) {
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t bytes = std::min(kThreadBytes, kAllThreadsBytes / std::max<int64_t>(1, threads));
+  const int64_t fitting = std::max<int64_t>(1, bytes / (4 * (width + 1)) / kVqCodes);
+  return std::min(fitting, (codes + kVqCodes - 1) / kVqCodes) * kVqCodes;
+}
+
+void search(const VqNearestArgs& args, int64_t begin, int64_t end) {
+  const int64_t bytes = vq_scratch(args.chunk, args.z.width) * static_cast<int64_t>(sizeof(float));
+  struct Scratch {
+    float* data;
+    explicit Scratch(int64_t size) : data(static_cast<float*>(::operator new(size, kAlign))) {}
+    ~Scratch() { ::operator delete(data, kAlign); }
+  } scratch(bytes);
+  cpu_kernels().vq_nearest(args, scratch.data, begin, end);
+}
+
+void count(const VqNearestArgs& args, const OptionalTensor& counts) {
+  if (!counts.has_value()) return;
+  check_dense(*counts, "counts", ScalarType::Long);
+  STD_TORCH_CHECK(counts->dim() == 1 && counts->numel() == args.codes.count, "counts must be (codes,)");
+  int64_t* const number = static_cast<int64_t*>(counts->mutable_data_ptr());
+  std::fill_n(number, args.codes.count, 0);
+  for (int64_t i = 0; i < args.z.count; ++i) ++number[args.index[i]];
+}
+
+void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance, OptionalTensor counts,
+                Tensor z, Tensor codebook) {
+  VqNearestArgs args;
+  args.z = rows_of(z, "z");
+  args.codes = rows_of(codebook, "codebook");
+  const int64_t rows = args.z.count, codes = args.codes.count;
+  STD_TORCH_CHECK(codebook.dim() == 2 && codes > 0 && codes < std::numeric_limits<int32_t>::max() - kVqCodes,
+                  "vq_nearest: codebook must be (codes, width) with at least one code");
+  STD_TORCH_CHECK(args.z.width == args.codes.width && args.z.width > 0,
+                  "vq_nearest: z must have the width of the codebook");
+  check_dense(index, "index", ScalarType::Long);
+  STD_TORCH_CHECK(index.numel() == rows, "vq_nearest: index must have one number per row");
+  args.index = static_cast<int64_t*>(index.mutable_data_ptr());
+  if (distance.has_value()) {
+    check_dense(*distance, "distance", ScalarType::Float);
+    STD_TORCH_CHECK(distance->numel() == rows, "vq_nearest: distance must have one number per row");
+    args.distance = static_cast<float*>(distance->mutable_data_ptr());
+  }
+  if (quantised.has_value()) {
+    check_dense(*quantised, "quantised", codebook.scalar_type());
+    STD_TORCH_CHECK(quantised->numel() == z.numel(), "vq_nearest: quantised must have the shape of z");
+    args.quantised = quantised->mutable_data_ptr();
+  }
+  args.chunk = chunk_of(codes, args.z.width);
+  torch::stable::parallel_for(0, rows, kRowsPerThread,
+                              [&args](int64_t begin, int64_t end) { search(args, begin, end); });
+  count(args, counts);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
+  m.def(
+      "vq_nearest_cpp(Tensor(a!) index, Tensor(b!)? quantised, Tensor(c!)? distance, Tensor(d!)? counts, "
+      "Tensor z, Tensor codebook) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("vq_nearest_cpp", TORCH_BOX(&vq_nearest));
+}
+
+}  // namespace fastdiff

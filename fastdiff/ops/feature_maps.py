@@ -1,0 +1,137 @@
+"""What the normalisations share: the checks of their inputs, and the layouts that the C++ kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import FLOATS, check_tensor, described
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+def check_map(op: str, inputs: Mapping[str, Any]) -> None:
+    """Errors in words unless x is a floating (B, C, ...) and weight, bias (C,), scale, shift (B, C) fit it."""
+    x = inputs["x"]
+    check_tensor(op, "x", x)
+    if x.dim() < 2 or x.shape[1] < 1 or x.dtype not in (*FLOATS, torch.float64):
+        wanted = "float32, float16, bfloat16 or float64 (B, C, ...) with C >= 1"
+        raise TypeError(f"{op}: x must be {wanted}, got {described(x)}")
+    batch, channels = x.shape[:2]
+    shapes = {
+        "weight": (channels,),
+        "bias": (channels,),
+        "scale": (batch, channels),
+        "shift": (batch, channels),
+    }
+    for name, shape in shapes.items():
+        if inputs.get(name) is not None:
+            _check_factor(op, name, inputs[name], shape, x)
+
+
+def _check_factor(op: str, name: str, value: Any, shape: tuple[int, ...], x: Tensor) -> None:
+    check_tensor(op, name, value)
+    if tuple(value.shape) != shape or value.device != x.device or value.dtype not in (*FLOATS, x.dtype):
+        allowed = "float32, float16 or bfloat16" if x.dtype in FLOATS else f"floating, at most {x.dtype},"
+        raise ValueError(f"{op}: {name} must be {allowed} {shape} on {x.device}, got {described(value)}")
+
+
+def cpp_reasons(**inputs: Any) -> list[str]:
+    """Why the C++ kernels cannot run these inputs."""
+    reasons = []
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            continue
+        if not value.is_cpu:
+            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
+        if value.dtype not in FLOATS:
+            reasons.append(f"{name} is {value.dtype}, it computes in float32")
+    if 0 in inputs["x"].shape[1:2]:
+        reasons.append("x has no channels")
+    return reasons
+
+
+def dense(x: Tensor) -> Tensor:
+    """x itself where it is contiguous or channels_last, else a copy of it that is."""
+    if x.is_contiguous() or _last(x) is not None:
+        return x
+    if x.stride(1) == 1 and x.dim() in (4, 5):
+        return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+    return x.contiguous()
+
+
+def _last(x: Tensor) -> torch.memory_format | None:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    format_ = formats.get(x.dim())
+    return format_ if format_ is not None and x.is_contiguous(memory_format=format_) else None
+
+
+def laid_out_like(gradient: Tensor, x: Tensor) -> Tensor:
+    """The gradient in the type and strides of x."""
+    if gradient.stride() == x.stride() and gradient.dtype == x.dtype:
+        return gradient
+    return torch.empty_like(x).copy_(gradient)
+
+
+def plain_rows(factor: Tensor | None) -> Tensor | None:
+    """A factor as float32 with dense rows."""
+    if factor is None:
+        return None
+    factor = factor.float()
+    return factor if factor.stride(-1) == 1 else factor.contiguous()
+
+
+def dense_floats(factor: Tensor | None) -> Tensor | None:
+    """A factor as contiguous float32."""
+    return None if factor is None else factor.float().contiguous()
+
+
+def modulated(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """x * (1 + scale) + shift with factors (B, C), in the dtype of x."""
+    ones = [1] * (x.dim() - 2)
+    if scale is not None:
+        x = x * (1 + scale.to(x.dtype)).reshape(*scale.shape, *ones)
+    return x if shift is None else x + shift.to(x.dtype).reshape(*shift.shape, *ones)
+
+
+def computed(x: Tensor) -> Tensor:
+    """x in the dtype that a reference computes in: float32 for half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def factor_gradients(
+    sums: Tensor,
+    along: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+) -> Gradients:
+    """Gradients of weight, bias, scale and shift, each None where there is none.
+
+    Args:
+        sums: (B, C), of the gradient before the activation over the pixels.
+        along: (B, C), of the same times the normalised x.
+        weight: (C,) or None.
+        bias: (C,) or None.
+        scale: (B, C) or None.
+        shift: (B, C) or None.
+    """
+    factor = 1 if scale is None else 1 + scale
+    d_weight = None if weight is None else (along * factor).sum(0).to(weight.dtype)
+    d_bias = None if bias is None else (sums * factor).sum(0).to(bias.dtype)
+    d_shift = None if shift is None else sums.to(shift.dtype)
+    if scale is None:
+        return d_weight, d_bias, None, d_shift
+    d_scale = along if weight is None else along * weight
+    return d_weight, d_bias, (d_scale if bias is None else d_scale + sums * bias).to(scale.dtype), d_shift
+
+
+def gradients_of(out: Tensor, inputs: Sequence[Tensor | None], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of a reference's result, themselves differentiable; None for inputs that want none."""
+    wanted = [value for value in inputs if value is not None and value.requires_grad]
+    found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True))
+    return tuple(next(found) if value is not None and value.requires_grad else None for value in inputs)

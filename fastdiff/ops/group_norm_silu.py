@@ -1,0 +1,192 @@
+"""group_norm_silu: group normalisation, optional scale and shift per sample, optional SiLU, in one pass.
+
+    n = (x - mean) / sqrt(variance + eps)          mean and variance over the C / G channels and all pixels of a group
+    u = (n * weight + bias) * (1 + scale) + shift
+    y = u * sigmoid(u)                             or u, where activate is False
+
+x (B, C, ...) is float32, float16 or bfloat16 (float64: torch backend); y has its dtype and, where x is dense, its
+strides. Statistics and everything between are float32. weight, bias are (C,), scale, shift (B, C), each may be left
+out, in float32 or half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch, extension
+from .arguments import wants_gradient
+from .feature_maps import (
+    check_map,
+    computed,
+    cpp_reasons,
+    dense,
+    dense_floats,
+    factor_gradients,
+    gradients_of,
+    laid_out_like,
+    modulated,
+    plain_rows,
+)
+
+_OP = "group_norm_silu"
+_STATISTICS = 3  # mean as a sum of two floats, 1 / standard deviation
+
+
+def reference(
+    *,
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> Tensor:
+    """`group_norm_silu` in plain torch, in float32 or the dtype of x if that is wider, rounded once."""
+    if x.numel() == 0:
+        return x.clone()
+    wide = computed(x)
+    weight, bias = (None if factor is None else factor.to(wide.dtype) for factor in (weight, bias))
+    if weight is None and bias is not None:  # torch fails in the gradient of a bias alone
+        weight = torch.ones_like(bias)
+    u = modulated(torch.group_norm(wide, groups, weight, bias, eps), scale, shift)
+    return (torch.nn.functional.silu(u) if activate else u).to(x.dtype)
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    check_map(_OP, inputs)
+    channels, groups, eps = inputs["x"].shape[1], inputs["groups"], inputs["eps"]
+    if not isinstance(groups, int) or groups < 1 or channels % groups:
+        raise ValueError(f"{_OP}: groups must divide the {channels} channels, got {groups}")
+    if not eps >= 0:
+        raise ValueError(f"{_OP}: eps must be at least 0, got {eps}")
+
+
+class _Differentiable(torch.autograd.Function):
+    """The C++ kernels with their gradient; a second gradient is that of the reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        groups: int,
+        eps: float,
+        activate: bool,
+    ) -> Tensor:
+        x = dense(x)
+        out, statistics = _forward(x, weight, bias, scale, shift, groups, eps, activate)
+        ctx.save_for_backward(x, weight, bias, scale, shift, statistics)
+        ctx.groups, ctx.eps, ctx.activate = groups, eps, activate
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *inputs, statistics = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            names = ("x", "weight", "bias", "scale", "shift")
+            settings = {"groups": ctx.groups, "eps": ctx.eps, "activate": ctx.activate}
+            y = reference(**dict(zip(names, inputs, strict=True)), **settings)
+            return gradients_of(y, inputs, gradient) + (None, None, None)
+        x, weight, bias, scale, shift = inputs
+        out, sums = torch.empty_like(x), x.new_zeros((2, *x.shape[:2]), dtype=torch.float32)
+        torch.ops.fastdiff.group_norm_silu_backward_cpp(
+            out, sums, laid_out_like(gradient, x), statistics, x, *_factors(weight, bias, scale, shift),
+            ctx.groups, ctx.activate,
+        )  # fmt: skip
+        return out, *factor_gradients(sums[0], sums[1], weight, bias, scale, shift), None, None, None
+
+
+def _factors(
+    weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    return dense_floats(weight), dense_floats(bias), plain_rows(scale), plain_rows(shift)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    groups: int,
+    eps: float,
+    activate: bool,
+) -> tuple[Tensor, Tensor]:
+    out, statistics = torch.empty_like(x), x.new_empty((x.shape[0], groups, _STATISTICS), dtype=torch.float32)
+    torch.ops.fastdiff.group_norm_silu_cpp(
+        out, statistics, x, *_factors(weight, bias, scale, shift), groups, eps, activate
+    )
+    return out, statistics
+
+
+def _cpp(
+    *,
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> Tensor:
+    if wants_gradient(x, weight, bias, scale, shift):
+        return _Differentiable.apply(x, weight, bias, scale, shift, groups, eps, activate)
+    return _forward(dense(x), weight, bias, scale, shift, groups, eps, activate)[0]
+
+
+for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp"):
+    extension.register_fake(_name)
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
+
+
+def group_norm_silu(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float = 1e-5,
+    activate: bool = True,
+) -> Tensor:
+    """Group norm -> (optional) * (1 + scale) + shift -> (optional) SiLU.
+
+    Args:
+        x: (B, C, ...).
+        groups: number of groups G, a divisor of C.
+        weight: (C,) factor after the normalisation, None for 1.
+        bias: (C,), None for 0.
+        scale: (B, C), None for 0.
+        shift: (B, C), None for 0.
+        eps: added to the variance, at least 0.
+        activate: apply SiLU.
+
+    Returns:
+        (B, C, ...) in the dtype and, where x is dense, in the strides of x.
+
+    Raises:
+        TypeError: x is no floating tensor (B, C, ...).
+        ValueError: groups do not divide C, or a factor does not fit x.
+
+    Source: Wu and He 2018; with scale and shift: Dhariwal and Nichol 2021 (adaptive group normalisation).
+    """
+    inputs = {
+        **{"x": x, "groups": groups, "weight": weight, "bias": bias, "scale": scale, "shift": shift},
+        **{"eps": eps, "activate": activate},
+    }
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)

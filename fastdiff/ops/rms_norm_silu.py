@@ -1,0 +1,181 @@
+"""rms_norm_silu: RMS normalisation over channels, optional scale and shift per sample, optional SiLU, in one pass.
+
+    n = x / max(|x|_C, eps)                        |x|_C: Euclidean norm over the channels of one pixel
+    u = n * sqrt(C) * weight * (1 + scale) + shift
+    y = u * sigmoid(u)                             or u, where activate is False
+
+x (B, C, ...) is float32, float16 or bfloat16 (float64: torch backend); y has its dtype and, where x is dense, its
+strides. The norm and everything between are float32. weight is (C,), scale, shift are (B, C), each may be left out,
+in float32 or half precision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch, extension
+from .arguments import wants_gradient
+from .feature_maps import (
+    check_map,
+    computed,
+    cpp_reasons,
+    dense,
+    dense_floats,
+    factor_gradients,
+    gradients_of,
+    laid_out_like,
+    modulated,
+    plain_rows,
+)
+
+_OP = "rms_norm_silu"
+
+
+def reference(
+    *,
+    x: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> Tensor:
+    """`rms_norm_silu` in plain torch, in float32 or the dtype of x if that is wider, rounded once."""
+    wide, ones = computed(x), [1] * (x.dim() - 2)
+    norm = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(eps)
+    u = wide * norm.reciprocal() * math.sqrt(x.shape[1])
+    u = u if weight is None else u * weight.to(wide.dtype).reshape(-1, *ones)
+    u = modulated(u, scale, shift)
+    return (torch.nn.functional.silu(u) if activate else u).to(x.dtype)
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    check_map(_OP, inputs)
+    if not inputs["eps"] >= _SMALLEST:
+        raise ValueError(f"{_OP}: eps must be at least {_SMALLEST}, got {inputs['eps']}")
+
+
+_SMALLEST = 1e-37  # its reciprocal is a float32
+
+
+def _units(x: Tensor) -> int:
+    """Stretches of pixels whose sums the kernel writes apart, per sample (csrc/include/fastdiff/norms.h)."""
+    size = max(64, 16384 // x.shape[1] // 64 * 64)
+    return -(-math.prod(x.shape[2:]) // size)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The C++ kernels with their gradient; a second gradient is that of the reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        eps: float,
+        activate: bool,
+    ) -> Tensor:
+        x = dense(x)
+        ctx.save_for_backward(x, weight, scale, shift)
+        ctx.eps, ctx.activate = eps, activate
+        return _forward(x, weight, scale, shift, eps, activate)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, scale, shift = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            out = reference(x=x, weight=weight, scale=scale, shift=shift, eps=ctx.eps, activate=ctx.activate)
+            return gradients_of(out, (x, weight, scale, shift), gradient) + (None, None)
+        out, sums = (
+            torch.empty_like(x),
+            x.new_empty((x.shape[0], _units(x), 2, x.shape[1]), dtype=torch.float32),
+        )
+        torch.ops.fastdiff.rms_norm_silu_backward_cpp(
+            out, sums, laid_out_like(gradient, x), x, *_factors(weight, scale, shift), ctx.eps, ctx.activate
+        )
+        plain, along = sums.sum(1).unbind(1)
+        along = along * math.sqrt(x.shape[1])
+        d_weight, _, d_scale, d_shift = factor_gradients(plain, along, weight, None, scale, shift)
+        return out, d_weight, d_scale, d_shift, None, None
+
+
+def _factors(weight: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, ...]:
+    return dense_floats(weight), plain_rows(scale), plain_rows(shift)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> Tensor:
+    out = torch.empty_like(x)
+    torch.ops.fastdiff.rms_norm_silu_cpp(out, x, *_factors(weight, scale, shift), eps, activate)
+    return out
+
+
+def _cpp(
+    *,
+    x: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> Tensor:
+    if wants_gradient(x, weight, scale, shift):
+        return _Differentiable.apply(x, weight, scale, shift, eps, activate)
+    return _forward(dense(x), weight, scale, shift, eps, activate)
+
+
+for _name in ("rms_norm_silu_cpp", "rms_norm_silu_backward_cpp"):
+    extension.register_fake(_name)
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
+
+
+def rms_norm_silu(
+    x: Tensor,
+    weight: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float = 1e-12,
+    activate: bool = True,
+) -> Tensor:
+    """RMS norm over channels -> (optional) * (1 + scale) + shift -> (optional) SiLU.
+
+    Args:
+        x: (B, C, ...).
+        weight: (C,) factor after the normalisation, None for 1.
+        scale: (B, C), None for 0.
+        shift: (B, C), None for 0.
+        eps: lower bound of the norm over channels, at least 1e-37.
+        activate: apply SiLU.
+
+    Returns:
+        (B, C, ...) in the dtype and, where x is dense, in the strides of x.
+
+    Raises:
+        TypeError: x is no floating tensor (B, C, ...).
+        ValueError: a factor does not fit x, or eps is too small.
+
+    Source: Zhang and Sennrich 2019, over channels as in the denoising-diffusion toolbox of P. Wang.
+    """
+    inputs = {
+        **{"x": x, "weight": weight, "scale": scale, "shift": shift},
+        **{"eps": eps, "activate": activate},
+    }
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)

@@ -1,0 +1,1 @@
+"""Triton kernels of the ops, one file per op; nothing is imported before a call needs it."""

@@ -1,0 +1,41 @@
+"""The machine code of the Triton kernels: nothing spills, every access to a state is 128 bits wide."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from benchmarks import gpu_static
+from fastdiff.ops import device
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("fastdiff.kernels") is None, reason="fastdiff.kernels is not installed"
+    ),
+    pytest.mark.skipif(device.INTERPRETED, reason="what is interpreted is not compiled"),
+]
+QUICK = {(3, 90), (4, 80), (0, 100)}
+PAIRS = [
+    pytest.param(
+        case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.kernel}-{i}-sm_{arch}"
+    )
+    for i, case in enumerate(gpu_static.CASES)
+    for arch in gpu_static.ARCHITECTURES
+]
+
+
+@pytest.mark.parametrize(("case", "arch"), PAIRS)
+def test_machine_code(case, arch):
+    facts = gpu_static.facts(case, arch)
+    _, loads, stores = gpu_static.ideal_accesses(case)
+    assert (
+        facts.stack == 0 and facts.registers * 128 * 3 <= gpu_static.REGISTERS
+    )  # three blocks at once at least
+    assert facts.shared <= 8 * 1024
+    assert (facts.wide_loads, facts.wide_stores, facts.single_stores) == (loads, stores, 0)
+    assert facts.moved <= 1.10 * facts.ideal
+    draws = 2 if "known" in case.given else 1 if "seeds" in case.given or case.kernel == "normal" else 0
+    assert facts.mul_hi <= 40 * draws
+    assert (facts.mul_hi > 0) == (draws > 0)
