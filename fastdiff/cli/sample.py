@@ -60,7 +60,7 @@ class SampleOptions:
     spacing: str = "trailing"
     """How the visited times are spread: trailing, leading, linspace, quad, karras, exponential, ays, optimized ..."""
     eta: float | None = None
-    """Share of fresh noise for solvers that have it (ddim, the ancestral and SDE ones): 0 none, 1 all; their own default otherwise."""
+    """Share of fresh noise, 0 none, 1 all, for solvers that have it; without it their own default."""
     guidance: float = 1.0
     """Weight of classifier-free guidance; 1 is none, more follows the label more strictly."""
     rescale: float = 0.0
