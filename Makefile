@@ -1,6 +1,6 @@
 # make install   the environment .venv (pinned in constraints.txt) with fastdiff installed editable
 # make demo      a grid of garments drawn from the shipped model: out/demo.png
-# make test      all tests;  make quick: without the slow ones
+# make test      the tests;  make test-slow: those marked slow as well
 # make check     ruff, format, types, floors, C++ format
 # make bench     the measurements of benchmarks/, printed and kept as JSON
 # pip reads its usual PIP_* variables; PYTHON=python3.12 chooses another interpreter for a new .venv.
@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cpp' 'csrc/*.cu' 2>/dev/null)
 BUILD_INPUTS := $(wildcard setup.py pyproject.toml csrc/* csrc/*/* csrc/*/*/*)
 
-.PHONY: install demo test quick check format bench clean help row.h
+.PHONY: install demo test test-slow check format bench clean help row.h
 .DEFAULT_GOAL := help
 
 help:
@@ -38,10 +38,10 @@ demo: install
 	$(BIN)/fastdiff sample --model fashion --num 64 --steps 50 --labels 0-9 --guidance 1.5 --seed 0 --out out/demo.png
 
 test: install
-	$(BIN)/python -m pytest
-
-quick: install
 	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest
 
 check: install
 	$(BIN)/ruff check .
