@@ -103,9 +103,9 @@ def run(
             its inputs itself is called at once, and the check only explains what it refused.
     """
     for backend in backends:
-        if _forced is not None and backend.name != _forced:
+        if backend.missing or (_forced is not None and backend.name != _forced):
             continue
-        if backend.verifies and not backend.missing and not torch.compiler.is_compiling():
+        if backend.verifies and not torch.compiler.is_compiling():
             try:
                 if not backend.reasons(**inputs):
                     return backend.run(**inputs)
@@ -114,7 +114,7 @@ def run(
                 raise
             continue
         check(inputs)
-        if not _why_not(backend, inputs):
+        if not backend.reasons(**inputs):
             return backend.run(**inputs)
     check(inputs)
     raise ValueError(_refusal(op, backends, inputs))
