@@ -32,6 +32,11 @@ def fitting_factor(size: int, wanted: int = 64) -> int:
     return max(1, -(-wanted // size))
 
 
+def for_people(images: np.ndarray, scale: int | None) -> np.ndarray:
+    """(N, H, W, C) enlarged `scale` times, by default to at least 64 pixels."""
+    return enlarged(images, scale or fitting_factor(min(images.shape[1:3])))
+
+
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """Images (N, H, W, C) row by row in one picture (rows*(H+gap)-gap, columns*(W+gap)-gap, C) on white."""
     if len(images) < 1 or columns < 1:

@@ -16,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastdiff.cli.chain import Chain
     from fastdiff.model import Model
 
 #: Suffixes that nobody means as the name of a folder.
@@ -71,6 +72,12 @@ class SampleOptions:
     """Dynamic thresholding of the estimates, for strong guidance."""
     labels: str | None = None
     """Class numbers, ranges or names, such as 0-9 or sneaker,bag; repeated over the images."""
+    init: Path | None = None
+    """Images to start from: a picture, a folder of pictures or an .npz; repeated over the images."""
+    start: int | None = None
+    """With --init: the row of the solver's table to start at, with the image noised to that level."""
+    mask: str | None = None
+    """With --init: what is kept of it: top, bottom, left, right, centre, or pictures whose bright pixels are kept."""
     seed: int = 0
     """Seed of the first image."""
     seeds: str | None = None
@@ -101,20 +108,26 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The images of a call: their seeds, and a label for each (or None)."""
+    """The images of a call: their seeds, and for each a label, an initial image and a mask (or None)."""
 
     seeds: list[int]
     labels: list[int] | None
+    x_init: Tensor | None = None
+    mask: Tensor | None = None
+
+    def only(self, kept: Sequence[int]) -> Wanted:
+        """Some of them, by their places; every image keeps its label and where it starts."""
+        labels = None if self.labels is None else [self.labels[i] for i in kept]
+        x_init, mask = (None if given is None else given[list(kept)] for given in (self.x_init, self.mask))
+        return Wanted([self.seeds[i] for i in kept], labels, x_init, mask)
 
     def without(self, done: set[int]) -> Wanted:
-        """The same without some seeds; every other image keeps its label."""
-        kept = [i for i, seed in enumerate(self.seeds) if seed not in done]
-        labels = None if self.labels is None else [self.labels[i] for i in kept]
-        return Wanted([self.seeds[i] for i in kept], labels)
+        """The same without some seeds."""
+        return self.only([i for i, seed in enumerate(self.seeds) if seed not in done])
 
-    def part(self, piece: slice) -> Wanted:
-        """Some of them."""
-        return Wanted(self.seeds[piece], None if self.labels is None else self.labels[piece])
+    def arguments(self) -> dict[str, Any]:
+        """What a drawing call gets of it."""
+        return {"seeds": self.seeds, "labels": self.labels, "x_init": self.x_init, "mask": self.mask}
 
 
 def main(arguments: list[str]) -> int:
@@ -135,10 +148,9 @@ def run(options: SampleOptions) -> dict[str, Any]:
     _check(options)
     model = load(options.model)
     cycle = None if options.labels is None else parse_labels(options.labels, model)
-    wanted = _wanted(options, cycle)
+    wanted = _wanted(options, cycle, model)
     left = wanted.without(_existing(options.out, wanted.seeds)) if options.resume else wanted
-    label = None if cycle is None else cycle[0]
-    table = step_table(model, options.steps, labels=label, **_arguments(options))
+    table = step_table(model, options.steps, **wanted.only([0]).arguments(), **_arguments(options))
     started = time.perf_counter()
     files = _write(options, model, left, len(cycle or ())) if left.seeds else []
     seconds = time.perf_counter() - started
@@ -217,13 +229,24 @@ def parse_labels(text: str, model: Model) -> list[int]:
     return labels
 
 
-def _wanted(options: SampleOptions, cycle: list[int] | None) -> Wanted:
+def _wanted(options: SampleOptions, cycle: list[int] | None, model: Model) -> Wanted:
+    from fastdiff.cli.image_inputs import read_images, read_mask
     from fastdiff.rng import parse_seeds, seed_list
 
-    given = None if options.seeds is None else parse_seeds(options.seeds)
-    count = options.num or (64 if given is None else len(given))
-    seeds = list(seed_list(options.seed, count, given))
-    return Wanted(seeds, None if cycle is None else [cycle[i % len(cycle)] for i in range(count)])
+    named = None if options.seeds is None else parse_seeds(options.seeds)
+    count = options.num or (64 if named is None else len(named))
+    seeds = list(seed_list(options.seed, count, named))
+    labels = None if cycle is None else [cycle[i % len(cycle)] for i in range(count)]
+    given = (
+        None if options.init is None else read_images(options.init, model.shape, "--init"),
+        None if options.mask is None else read_mask(options.mask, model.shape),
+    )
+    return Wanted(seeds, labels, *(_repeated(images, count) for images in given))
+
+
+def _repeated(images: Tensor | None, count: int) -> Tensor | None:
+    """(count, ...): the images in turn."""
+    return None if images is None else images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
 
 
 def _existing(folder: Path, seeds: Sequence[int]) -> set[int]:
@@ -236,7 +259,7 @@ def _write(options: SampleOptions, model: Model, wanted: Wanted, classes: int) -
     """Draw `wanted` and write it as asked; returns the files (for a folder: the folder)."""
     from fastdiff.cli import images
 
-    chain = _Chain(options) if options.trajectory else None
+    chain = _chain(options) if options.trajectory else None
     batches = _batches(options, model, wanted, chain)
     if _kind(options.out) == "folder":
         for seeds, drawn in batches:
@@ -248,19 +271,12 @@ def _write(options: SampleOptions, model: Model, wanted: Wanted, classes: int) -
             images.save_npz(options.out, pixels, wanted.seeds, wanted.labels)
         else:
             columns = options.columns or images.grid_columns(len(pixels), classes)
-            images.save_png(options.out, images.grid(enlarge(pixels, options.scale), columns))
+            images.save_png(options.out, images.grid(images.for_people(pixels, options.scale), columns))
     return [options.out, *(chain.write() if chain is not None else [])]
 
 
-def enlarge(pixels: np.ndarray, scale: int | None) -> np.ndarray:
-    """(N, H, W, C) enlarged for people: `scale` times, by default to at least 64 pixels."""
-    from fastdiff.cli import images
-
-    return images.enlarged(pixels, scale or images.fitting_factor(min(pixels.shape[1:3])))
-
-
 def _batches(
-    options: SampleOptions, model: Model, wanted: Wanted, chain: _Chain | None
+    options: SampleOptions, model: Model, wanted: Wanted, chain: Chain | None
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batches of (seeds, images); the first goes through `chain` when the trajectory is wanted."""
     from fastdiff.sampling import sample, sample_batches
@@ -268,20 +284,28 @@ def _batches(
     more = _arguments(options)
     with _bar(options, len(wanted.seeds)) as bar:
         if chain is not None:
-            first, wanted = wanted.part(slice(options.batch)), wanted.part(slice(options.batch, None))
-            states = sample(
-                model, options.steps, seeds=first.seeds, labels=first.labels, trajectory=True, **more
-            )
+            first = wanted.only(range(min(options.batch, len(wanted.seeds))))
+            wanted = wanted.only(range(len(first.seeds), len(wanted.seeds)))
+            states = sample(model, options.steps, trajectory=True, **first.arguments(), **more)
             chain.keep(states)
             bar.update(len(first.seeds))
             yield first.seeds, states[-1]
         if not wanted.seeds:
             return
         for seeds, drawn in sample_batches(
-            model, options.steps, seeds=wanted.seeds, labels=wanted.labels, batch_size=options.batch, **more
+            model, options.steps, batch_size=options.batch, **wanted.arguments(), **more
         ):
             bar.update(len(seeds))
             yield seeds, drawn
+
+
+def _chain(options: SampleOptions) -> Chain:
+    """The chain's pictures lie beside the output, or inside it when it is a folder."""
+    from fastdiff.cli.chain import Chain
+
+    folder = _kind(options.out) == "folder"
+    base = options.out / "trajectory" if folder else options.out.with_suffix("")
+    return Chain(base, options.scale, options.columns)
 
 
 def _arguments(options: SampleOptions) -> dict[str, Any]:
@@ -294,6 +318,7 @@ def _arguments(options: SampleOptions) -> dict[str, Any]:
     return {
         "solver": options.solver,
         "spacing": options.spacing,
+        "start": options.start,
         "guidance": Guidance(options.guidance, options.rescale, interval=options.interval),
         "clip": "dynamic" if options.dynamic else "data",
         "device": _device(options.device),
@@ -329,40 +354,3 @@ def _bar(options: SampleOptions, total: int) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=total, unit="image", disable=not _shows(options))
-
-
-class _Chain:
-    """The denoising chain of the first images: a strip of a few images, and an animation of the grid."""
-
-    IMAGES, STATES, FRAMES = 8, 12, 60
-
-    def __init__(self, options: SampleOptions) -> None:
-        self.options = options
-        self.states: np.ndarray | None = None
-
-    def keep(self, states: Tensor) -> None:
-        """Take states (rows + 1, B, C, H, W), at most FRAMES of them, evenly and with both ends."""
-        from fastdiff.cli.images import to_uint8
-
-        chosen = _evenly(len(states), self.FRAMES)
-        self.states = np.stack([to_uint8(states[k]) for k in chosen])
-
-    def write(self) -> list[Path]:
-        """Write strip and GIF beside the output (inside it, when it is a folder)."""
-        from fastdiff.cli import images
-
-        if self.states is None:
-            return []
-        out, scale = self.options.out, self.options.scale
-        base = out / "trajectory" if _kind(out) == "folder" else out.with_suffix("")
-        strip, gif = base.with_name(f"{base.name}_strip.png"), base.with_name(f"{base.name}.gif")
-        rows = self.states[_evenly(len(self.states), self.STATES), : self.IMAGES].swapaxes(0, 1)
-        images.save_png(strip, images.grid(enlarge(rows.reshape(-1, *rows.shape[2:]), scale), rows.shape[1]))
-        columns = self.options.columns or images.grid_columns(self.states.shape[1], 0)
-        images.save_gif(gif, [images.grid(enlarge(state, scale), columns) for state in self.states])
-        return [strip, gif]
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """At most `most` indices of `count`, evenly spread, first and last among them."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most)).tolist()})

@@ -96,6 +96,10 @@ def plan(
     count = num if num is not None else 16 if seeds is None else len(seeds)
     drawn = rng.seed_list(seed, count, seeds)
     inputs = check_inputs(source, count, labels, cond, x_init, mask, started=start is not None)
+    if x_init is None and table.start[1] == 0:
+        raise ValueError(
+            f"sample: x_init must be given with {table.solver}, which starts from a clean image, got None"
+        )
     hooks = {"callback": callback, "trajectory": trajectory, "progress": progress}
     table = table if start is None else table.starting_at(start)
     adapt = Adaptation(table, rules, dynamic) if rules.adapts or dynamic is not None else None

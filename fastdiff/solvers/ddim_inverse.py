@@ -24,8 +24,8 @@ def ddim_inverse(
     """Exchange the level upwards: x' = alpha' x0 + sigma' eps, over the levels of `ddim` from clean to noisy.
 
     The network is told the noisier level of each step, as in the step of `ddim` that this one undoes; there it gives
-    eps. Give the image as `x_init`; without one the run starts from a constant 0. `ddim` from the result leads back
-    to the image, the more exactly the more steps.
+    eps. The image is given as `x_init`. `ddim` from the result leads back to the image, the more exactly the more
+    steps.
 
     Args:
         schedule: Noise schedule.

@@ -91,6 +91,11 @@ def test_inversion_starts_from_the_image() -> None:
     np.testing.assert_allclose(table["i_y"], DISCRETE.alpha(table["t"]))
 
 
+def test_inversion_without_an_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="x_init must be given with ddim_inverse"):
+        drawn(network(DISCRETE, "v"), 4, solver="ddim_inverse")
+
+
 def test_evaluations() -> None:
     """What a step costs: two-stage solvers pay twice but for the last step, PNDM's warm-up once or nine times more."""
     paid = {name: SOLVERS[name](DISCRETE, "v", 10).evaluations for name in SOLVERS}
