@@ -1,19 +1,54 @@
-"""`fastdiff train`: a training run, or the continuation of a stopped one."""
+"""`fastdiff train [WHAT]`: a training run, or the continuation of a stopped one."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where the options and the task of a training are found.
+
+    Attributes:
+        module: the module that holds both.
+        config: name of the dataclass of options.
+        task: name of the task; see `fastdiff.training.Task`.
+    """
+
+    module: str
+    config: str
+    task: str
+
+
+#: What stands after `fastdiff train`; without a word, a diffusion network on images is trained.
+DEFAULT = "diffusion"
+TRAININGS = {
+    DEFAULT: Training("fastdiff.training", "TrainConfig", "DenoisingTask"),
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; 128 + signal number when SIGTERM or Ctrl-C stopped it (a checkpoint is then written)."""
-    from fastdiff.cli.options import parse
-    from fastdiff.training import TrainConfig, TrainingStopped, train
+    """Run the command; 128 + signal number when SIGTERM or Ctrl-C stopped it (a checkpoint is then written).
 
-    config = parse(TrainConfig, arguments, "train")
+    Raises:
+        ValueError: for a word that names no training; the known ones are listed.
+    """
+    from fastdiff import training
+    from fastdiff.cli.options import parse
+
+    name, rest = DEFAULT, arguments
+    if arguments and not arguments[0].startswith("-"):
+        name, *rest = arguments
+    if name not in TRAININGS:
+        raise ValueError(f"train: what is trained must be one of {', '.join(TRAININGS)}, got {name!r}")
+    what = TRAININGS[name]
+    module = importlib.import_module(what.module)
+    config = parse(getattr(module, what.config), rest, "train" if rest is arguments else f"train {name}")
     try:
-        train(config)
-    except TrainingStopped as stopped:
+        training.train(config, task=getattr(module, what.task))
+    except training.TrainingStopped as stopped:
         print(f"fastdiff: {stopped}", file=sys.stderr)
         return 128 + int(stopped.signum)
     except FloatingPointError as error:

@@ -17,10 +17,25 @@ from torch import Tensor
 from fastdiff import rng
 from fastdiff.ops.philox import Stream
 from fastdiff.schedule import Schedule
-from fastdiff.training.config import TrainConfig
+from fastdiff.training.config import RunConfig, TrainConfig
 from fastdiff.training.datasets import Dataset
 
 _SHUFFLE_KEY = 0x5EED_0F_DA7A
+
+
+@dataclass
+class ImageBatch:
+    """One process's part of the images of a step.
+
+    Attributes:
+        x0: (b, C, H, W) float32 in [-1, 1].
+        seeds: (b,) int64, one per image of the run.
+        picked: (b,) int64, where the images stand in the data set.
+    """
+
+    x0: Tensor
+    seeds: Tensor
+    picked: Tensor
 
 
 @dataclass
@@ -49,8 +64,49 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=key, counter=counter)).permutation(count)
 
 
-class Batches:
-    """Makes the batch of any step.
+class ImageBatches:
+    """Makes the images of any step.
+
+    Args:
+        data: the images.
+        config: the run.
+        rank: index of this process.
+        world: number of processes; must divide the batch.
+    """
+
+    def __init__(self, data: Dataset, config: RunConfig, rank: int = 0, world: int = 1) -> None:
+        if config.batch_size % world:
+            raise ValueError(
+                f"train: batch_size must be a multiple of {world} processes, got {config.batch_size}"
+            )
+        self.data, self.run = data, config
+        self.part = config.batch_size // world
+        self.offset = rank * self.part
+        self._epoch = (-1, np.empty(0, np.int64))
+
+    def images(self, step: int) -> ImageBatch:
+        """The part of step `step` (from 0) that belongs to this process."""
+        numbers = step * self.run.batch_size + self.offset + np.arange(self.part, dtype=np.int64)
+        picked = torch.from_numpy(self._samples(numbers))
+        seeds = torch.from_numpy(numbers) + self.run.seed
+        x0 = self.data.images[picked].float().div_(127.5).sub_(1.0)
+        if self.run.flip:
+            mirrored = rng.uniform(seeds, (1, 1, 1), stream=Stream.FLIP) < 0.5
+            x0 = torch.where(mirrored, x0.flip(-1), x0)
+        return ImageBatch(x0, seeds, picked)
+
+    def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        count = len(self.data)
+        return np.array([self._order(int(j) // count)[int(j) % count] for j in numbers])
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, epoch_order(self.run.seed, epoch, len(self.data)))
+        return self._epoch[1]
+
+
+class Batches(ImageBatches):
+    """Makes the batch of any step of a diffusion network: images, times and labels.
 
     Args:
         data: the images.
@@ -63,36 +119,15 @@ class Batches:
     def __init__(
         self, data: Dataset, schedule: Schedule, config: TrainConfig, rank: int = 0, world: int = 1
     ) -> None:
-        if config.batch_size % world:
-            raise ValueError(
-                f"train: batch_size must be a multiple of {world} processes, got {config.batch_size}"
-            )
-        self.data, self.schedule, self.config = data, schedule, config
-        self.part = config.batch_size // world
-        self.offset = rank * self.part
-        self._epoch = (-1, np.empty(0, np.int64))
+        super().__init__(data, config, rank, world)
+        self.schedule, self.config = schedule, config
 
     def __call__(self, step: int) -> Batch:
         """The part of step `step` (from 0) that belongs to this process."""
-        c = self.config
-        numbers = step * c.batch_size + self.offset + np.arange(self.part, dtype=np.int64)
-        picked = torch.from_numpy(self._samples(numbers))
-        seeds = torch.from_numpy(numbers) + c.seed
-        first = torch.tensor([step * c.batch_size + c.seed])
-        x0 = self.data.images[picked].float().div_(127.5).sub_(1.0)
-        if c.flip:
-            mirrored = rng.uniform(seeds, (1, 1, 1), stream=Stream.FLIP) < 0.5
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
-        return Batch(x0, self._times(seeds, first), seeds, self._labels(picked, seeds), self._coin(first))
-
-    def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        count = len(self.data)
-        return np.array([self._order(int(j) // count)[int(j) % count] for j in numbers])
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, epoch_order(self.config.seed, epoch, len(self.data)))
-        return self._epoch[1]
+        found = self.images(step)
+        first = torch.tensor([step * self.config.batch_size + self.config.seed])
+        labels = self._labels(found.picked, found.seeds)
+        return Batch(found.x0, self._times(found.seeds, first), found.seeds, labels, self._coin(first))
 
     def _times(self, seeds: Tensor, first: Tensor) -> Tensor:
         c = self.config

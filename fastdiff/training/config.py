@@ -48,8 +48,8 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything a run depends on; the same config and data give the same weights."""
+class RunConfig:
+    """What every training run has, whatever it trains; the same config and data give the same weights."""
 
     data: str
     """Name of a data set or path to one, see `fastdiff.training.read_dataset`."""
@@ -57,16 +57,8 @@ class TrainConfig:
     """Folder of the run: checkpoints, log, previews and the finished model."""
     size: int | None = None
     """Pad images with zeros to size x size."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    """The network."""
     init: str | None = None
     """Start from the weights of this model (a folder or a known name) instead of random ones."""
-    prediction: Literal["eps", "x0", "v"] = "v"
-    """What the network returns."""
-    schedule: str = "cosine"
-    """Name of the noise schedule."""
-    timesteps: int = 1000
-    """Steps T of the schedule."""
     steps: int = 20_000
     """Optimizer steps of the whole run."""
     batch_size: int = 64
@@ -87,20 +79,8 @@ class TrainConfig:
     """Largest norm of the gradient; 0: no limit."""
     ema_decay: float = 0.9995
     """Decay of the averaged weights; at step n it is at most (1 + n) / (10 + n)."""
-    weighting: Literal["min_snr", "uniform"] = "min_snr"
-    """Weight of a noise level in the loss: by its signal-to-noise ratio, capped, or the same for all."""
-    min_snr_gamma: float = 5.0
-    """Cap of the signal-to-noise ratio in the weight; 0: no cap."""
-    offset_noise: float = 0.0
-    """Strength of a noise that is constant over each channel."""
     flip: bool = False
     """Mirror images with probability 1/2."""
-    label_dropout: float = 0.1
-    """Probability of training an image without its label, for guidance."""
-    self_condition_prob: float = 0.5
-    """Probability that a step feeds the network its own estimate (with network.self_condition)."""
-    time_draws: Literal["independent", "stratified"] = "stratified"
-    """Times of a batch: one draw each, or one draw spread evenly (less variance)."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision; auto: bf16 or fp16 on a GPU, bf16 on a CPU that has it in hardware, else off."""
     seed: int = 0
@@ -133,15 +113,17 @@ class TrainConfig:
         Raises:
             ValueError: naming the option.
         """
-        for name in ("steps", "batch_size", "timesteps", "log_every", "checkpoint_every", "keep"):
-            _require(getattr(self, name) >= 1, name, "be >= 1", getattr(self, name))
-        for name in ("warmup", "weight_decay", "grad_clip", "min_snr_gamma", "offset_noise", "sample_every"):
-            _require(getattr(self, name) >= 0, name, "be >= 0", getattr(self, name))
-        for name in ("label_dropout", "self_condition_prob", "ema_decay"):
-            _require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]", getattr(self, name))
-        _require(self.lr > 0, "lr", "be > 0", self.lr)
-        _require(0 <= self.seed < 2**63, "seed", "lie in [0, 2^63)", self.seed)
-        check_prediction(self.prediction, "TrainConfig", PLAIN)
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep"):
+            self._require(getattr(self, name) >= 1, name, "be >= 1")
+        for name in ("warmup", "weight_decay", "grad_clip", "sample_every"):
+            self._require(getattr(self, name) >= 0, name, "be >= 0")
+        self._require(0 <= self.ema_decay <= 1, "ema_decay", "lie in [0, 1]")
+        self._require(self.lr > 0, "lr", "be > 0")
+        self._require(0 <= self.seed < 2**63, "seed", "lie in [0, 2^63)")
+
+    def _require(self, holds: bool, name: str, what: str) -> None:
+        if not holds:
+            raise ValueError(f"{type(self).__name__}: {name} must {what}, got {getattr(self, name)!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able dict of all options."""
@@ -153,6 +135,46 @@ class TrainConfig:
         return Path(self.out)
 
 
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Everything a run of a diffusion network depends on; the same config and data give the same weights."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """The network."""
+    prediction: Literal["eps", "x0", "v"] = "v"
+    """What the network returns."""
+    schedule: str = "cosine"
+    """Name of the noise schedule."""
+    timesteps: int = 1000
+    """Steps T of the schedule."""
+    weighting: Literal["min_snr", "uniform"] = "min_snr"
+    """Weight of a noise level in the loss: by its signal-to-noise ratio, capped, or the same for all."""
+    min_snr_gamma: float = 5.0
+    """Cap of the signal-to-noise ratio in the weight; 0: no cap."""
+    offset_noise: float = 0.0
+    """Strength of a noise that is constant over each channel."""
+    label_dropout: float = 0.1
+    """Probability of training an image without its label, for guidance."""
+    self_condition_prob: float = 0.5
+    """Probability that a step feeds the network its own estimate (with network.self_condition)."""
+    time_draws: Literal["independent", "stratified"] = "stratified"
+    """Times of a batch: one draw each, or one draw spread evenly (less variance)."""
+
+    def __post_init__(self) -> None:
+        """Check every range.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        super().__post_init__()
+        self._require(self.timesteps >= 1, "timesteps", "be >= 1")
+        for name in ("min_snr_gamma", "offset_noise"):
+            self._require(getattr(self, name) >= 0, name, "be >= 0")
+        for name in ("label_dropout", "self_condition_prob"):
+            self._require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]")
+        check_prediction(self.prediction, "TrainConfig", PLAIN)
+
+
 #: Options that may differ between a run and its continuation.
 FREE = (
     *("out", "data", "device", "compile", "resume", "progress", "tensorboard"),
@@ -160,7 +182,7 @@ FREE = (
 )
 
 
-def check_same_run(old: dict[str, Any], new: TrainConfig) -> None:
+def check_same_run(old: dict[str, Any], new: RunConfig) -> None:
     """Refuse to continue a run with other options than it was started with.
 
     Raises:
@@ -171,8 +193,3 @@ def check_same_run(old: dict[str, Any], new: TrainConfig) -> None:
     if names:
         told = "; ".join(f"{n}: {old.get(n)!r} -> {now.get(n)!r}" for n in names)
         raise ValueError(f"train: resume must keep the options of the run in {new.out}, got {told}")
-
-
-def _require(holds: bool, name: str, what: str, got: object) -> None:
-    if not holds:
-        raise ValueError(f"TrainConfig: {name} must {what}, got {got!r}")

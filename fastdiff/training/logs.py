@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastdiff.training.config import TrainConfig
+from fastdiff.training.config import RunConfig
 
 
 class RunLog:
@@ -19,7 +19,7 @@ class RunLog:
         start: steps already finished.
     """
 
-    def __init__(self, config: TrainConfig, start: int) -> None:
+    def __init__(self, config: RunConfig, start: int) -> None:
         self.config = config
         config.folder.mkdir(parents=True, exist_ok=True)
         self.path = config.folder / "log.jsonl"
@@ -81,7 +81,7 @@ def _cut_after(path: Path, step: int) -> None:
     os.replace(partial, path)
 
 
-def _progress_bar(config: TrainConfig, start: int) -> Any:
+def _progress_bar(config: RunConfig, start: int) -> Any:
     if not config.progress:
         return None
     from tqdm import tqdm
@@ -89,7 +89,7 @@ def _progress_bar(config: TrainConfig, start: int) -> Any:
     return tqdm(total=config.steps, initial=start, disable=None, unit="step", smoothing=0.05)
 
 
-def _tensorboard(config: TrainConfig) -> Any:
+def _tensorboard(config: RunConfig) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

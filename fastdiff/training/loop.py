@@ -5,27 +5,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastdiff.model import Model, load, save
-from fastdiff.nn import UNet
-from fastdiff.schedule import Schedule
-from fastdiff.training.batches import Batches
+from fastdiff.model import Model, save
 from fastdiff.training.checkpoint import (
     list_checkpoints,
     read_newest,
     remove_partial,
     write_checkpoint,
 )
-from fastdiff.training.config import TrainConfig, check_same_run
+from fastdiff.training.config import RunConfig, check_same_run
 from fastdiff.training.datasets import Dataset, read_dataset
 from fastdiff.training.ema import EMA
-from fastdiff.training.export import part_of, run_facts
+from fastdiff.training.export import part_of
 from fastdiff.training.logs import RunLog
-from fastdiff.training.loss import DenoisingLoss
 from fastdiff.training.optimizer import (
     learning_rate,
     load_optimizer_tensors,
@@ -33,19 +30,20 @@ from fastdiff.training.optimizer import (
     optimizer_tensors,
 )
 from fastdiff.training.precision import Precision
-from fastdiff.training.preview import write_preview
 from fastdiff.training.processes import Processes, join
 from fastdiff.training.stopping import StopRequest, TrainingStopped
+from fastdiff.training.task import DenoisingTask, Task
 
 NOTHING = contextlib.nullcontext()
 
 
-def train(config: TrainConfig, data: Dataset | None = None) -> Model:
+def train(config: RunConfig, data: Dataset | None = None, task: Callable[..., Task] = DenoisingTask) -> Model:
     """Train a network as `config` says; the finished model lies in `<out>/model`.
 
     Args:
         config: the run.
         data: images to train on instead of reading `config.data`.
+        task: what is trained: (config, data, processes) -> `fastdiff.training.task.Task`.
 
     Returns:
         The model with the averaged weights.
@@ -56,7 +54,7 @@ def train(config: TrainConfig, data: Dataset | None = None) -> Model:
         FloatingPointError: when the loss stops being finite.
     """
     data = read_dataset(config.data, size=config.size) if data is None else data
-    return Trainer(config, data, join(config.device)).run()
+    return Trainer(config, data, join(config.device), task).run()
 
 
 class Trainer:
@@ -66,18 +64,23 @@ class Trainer:
         config: the run.
         data: the images.
         processes: this process among the others.
+        task: makes what is trained: network, loss, model.
     """
 
-    def __init__(self, config: TrainConfig, data: Dataset, processes: Processes) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Dataset,
+        processes: Processes,
+        task: Callable[..., Task] = DenoisingTask,
+    ) -> None:
         self.config, self.data, self.processes = config, data, processes
-        self.schedule = Schedule.named(config.schedule, T=config.timesteps)
-        self.batches = Batches(data, self.schedule, config, processes.rank, processes.world)
-        self.net = build_network(config, data).to(processes.device)
+        self.task = task(config, data, processes)
+        self.net = self.task.network().to(processes.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = EMA(self.net, config.ema_decay)
         self.optimizer = make_optimizer(self.net, config)
         self.precision = Precision(config.amp, processes.device)
-        self.loss = DenoisingLoss(self.schedule, config, processes.device)
         self.checkpoints = config.folder / "checkpoints"
         self.facts = data_facts(data)
         self.done = 0
@@ -109,14 +112,13 @@ class Trainer:
     def _step(self) -> Tensor:
         """One optimizer step; returns the norm of the gradient."""
         step, c = self.done, self.config
-        batch = self.batches(step)
         torch.manual_seed(step_seed(c.seed, step, self.processes.rank))
         rate = learning_rate(c, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.net.train()
         with self.precision.autocast():
-            loss = self.loss(self.parallel, batch)
+            loss = self.task.loss(self.parallel, step)
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.scale(loss).backward()
         self.precision.unscale(self.optimizer)
@@ -137,11 +139,11 @@ class Trainer:
             self._count = 0
             self._check_finite(loss)
             if log is not None:
-                log.step(
-                    self.done, loss, {"lr": learning_rate(self.config, self.done), "grad_norm": float(norm)}
-                )
+                rate = learning_rate(self.config, self.done)
+                log.step(self.done, loss, {"lr": rate, "grad_norm": float(norm), **self.task.facts()})
         if log is not None and self.config.sample_every and self.done % self.config.sample_every == 0:
-            write_preview(self.averaged_model(), self.config.folder / "samples" / f"step-{self.done:08d}.png")
+            path = self.config.folder / "samples" / f"step-{self.done:08d}.png"
+            self.task.preview(self.averaged_model(), path)
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -200,37 +202,7 @@ class Trainer:
 
     def averaged_model(self) -> Model:
         """The model with the averaged weights of now."""
-        shape = tuple(self.data.images.shape[1:])
-        return Model(
-            self.ema.net,
-            self.schedule,
-            self.config.prediction,
-            shape,  # type: ignore[arg-type]
-            self.data.num_classes,
-            self.data.class_names,
-            meta=run_facts(self.done, self.config.to_dict()),
-        )
-
-
-def build_network(config: TrainConfig, data: Dataset) -> UNet:
-    """The network of a run, its first weights drawn from the run's seed or taken from the model `config.init`.
-
-    Raises:
-        ValueError: when that model has another network.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        net = UNet(
-            in_channels=data.images.shape[1], num_classes=data.num_classes, **config.to_dict()["network"]
-        )
-    if config.init is not None:
-        first = load(config.init).net
-        if getattr(first, "config", None) != net.config:
-            raise ValueError(
-                f"train: init must be a model of the same network, got {config.init} with another"
-            )
-        net.load_state_dict(first.state_dict())
-    return net
+        return self.task.model(self.ema.net, self.done)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fastdiff.training.config import TrainConfig
+from fastdiff.training.config import RunConfig
 
 
-def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(net: nn.Module, config: RunConfig) -> torch.optim.AdamW:
     """Fused AdamW; weight decay on matrices and convolutions only, not on biases and gains."""
     params = list(net.parameters())
     groups = [
@@ -20,7 +20,7 @@ def make_optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: RunConfig, step: int) -> float:
     """Learning rate of step `step` (from 0): linear warm-up, then half a cosine to 0, or constant."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup

@@ -65,9 +65,16 @@ def test_how_a_run_can_end_early(
     error: BaseException,
     status: int,
 ) -> None:
-    def stop(config: training.TrainConfig) -> None:
+    def stop(config: training.TrainConfig, **_: object) -> None:
         raise error
 
     monkeypatch.setattr(training, "train", stop)
     assert cli.main(["train", *TINY, "--out", str(tmp_path / "r")]) == status
     assert "step 5" in capsys.readouterr().err
+
+
+def test_a_word_says_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    assert cli.main(["train", "diffusion", *TINY, "--out", out, "--steps", "1"]) == 0
+    assert cli.main(["train", "gan", "--out", out]) == 2
+    assert "must be one of diffusion" in capsys.readouterr().err
