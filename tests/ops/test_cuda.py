@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_static
+from benchmarks.gpu_static import bodies, machine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -65,10 +65,10 @@ ACCESSES = {"normal": (0, 1), "add_noise": (2, 2), "solver_step": (1 + 8 + 3, 2 
     "arch", [90, *(pytest.param(arch, marks=pytest.mark.slow) for arch in (80, 89, 100))]
 )
 def test_machine_code(arch):
-    for name, facts in gpu_static.cuda_facts(arch).items():
+    for name, facts in bodies.cuda_facts(arch).items():
         loads, stores = ACCESSES[name]
         assert facts.stack == 0 and facts.local == 0, name
-        assert facts.registers * 256 * 2 <= gpu_static.REGISTERS, name  # two blocks at once at least
+        assert facts.registers * 256 * 2 <= machine.REGISTERS, name  # two blocks at once at least
         assert facts.wide_loads >= loads and facts.wide_stores >= stores, name
 
 
@@ -80,7 +80,7 @@ def test_bindings_compile(source, tmp_path):
     from torch.utils import cpp_extension
 
     include = [f"-I{folder}" for folder in (INCLUDE, *cpp_extension.include_paths())]
-    architectures = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in gpu_static.ARCHITECTURES]
+    architectures = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in machine.ARCHITECTURES]
     macros = ["-DUSE_CUDA=1", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPy_LIMITED_API=0x030a0000"]
     run(
         [

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from benchmarks import gpu_static
+from benchmarks.gpu_static import machine, steps
 from fastdiff.ops import device
 
 pytestmark = [
@@ -21,21 +21,21 @@ PAIRS = [
     pytest.param(
         case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.kernel}-{i}-sm_{arch}"
     )
-    for i, case in enumerate(gpu_static.CASES)
-    for arch in gpu_static.ARCHITECTURES
+    for i, case in enumerate(steps.CASES)
+    for arch in machine.ARCHITECTURES
 ]
 
 
 @pytest.mark.parametrize(("case", "arch"), PAIRS)
 def test_machine_code(case, arch):
-    facts = gpu_static.facts(case, arch)
-    _, loads, stores = gpu_static.ideal_accesses(case)
+    facts = machine.facts(steps.build(case), arch)
+    ideal, loads, stores = steps.ideal_accesses(case)
     assert (
-        facts.stack == 0 and facts.registers * 128 * 3 <= gpu_static.REGISTERS
+        facts.stack == 0 and facts.registers * 128 * 3 <= machine.REGISTERS
     )  # three blocks at once at least
     assert facts.shared <= 8 * 1024
-    assert (facts.wide_loads, facts.wide_stores, facts.single_stores) == (loads, stores, 0)
-    assert facts.moved <= 1.10 * facts.ideal
+    assert (facts.wide("ld"), facts.wide("st"), facts.narrow("st")) == (loads, stores, 0)
+    assert steps.moved(facts) <= 1.10 * 128 * ideal
     draws = 2 if "known" in case.given else 1 if "seeds" in case.given or case.kernel == "normal" else 0
     assert facts.mul_hi <= 40 * draws
     assert (facts.mul_hi > 0) == (draws > 0)

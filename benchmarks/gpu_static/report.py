@@ -1,0 +1,47 @@
+"""The page docs/gpu_static.md."""
+
+from __future__ import annotations
+
+import shutil
+
+from . import bodies, machine, steps
+
+HEAD = """# GPU kernels, static facts
+
+Written by `python -m benchmarks.gpu_static`: what the compilers make of the kernels, read from PTX and machine code.
+**No figure here is a timing; none of these kernels has run on a GPU yet.** That they compute the right numbers is
+tested without one: the Triton kernels in triton's interpreter, the bodies of the CUDA kernels compiled for the host
+under AddressSanitizer and UndefinedBehaviorSanitizer, both against float64 (`tests/ops`).
+
+Columns: registers of a thread; stack = bytes of stack and spills of a thread; shared = bytes of shared memory of a
+block (of CUDA C++ on sm_90 and sm_100 with the 1024 that the system keeps); resident = share of a multiprocessor's
+threads that the registers let run at once; 128-bit loads and stores of a thread; mul.hi = instructions of the noise;
+bytes of an element = what all accesses of a block move for each element, where the row uses everything that the case
+may read (the row itself and the seed count once for a block: all threads read one address), against what they must.
+"""
+
+
+def report() -> str:
+    """The whole page."""
+    import triton
+
+    lines = [HEAD, f"## Triton {triton.__version__} (128 threads, 8 elements a thread)"]
+    for arch in machine.ARCHITECTURES:
+        lines += ["", f"### sm_{arch}", ""]
+        lines += [
+            "| kernel | case | registers | stack | shared | resident | loads | stores | mul.hi | bytes of an element |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *steps.table(arch),
+        ]
+    lines += ["", "## CUDA C++ (256 threads, 4 elements a thread)", ""]
+    if shutil.which("nvcc") is None:
+        return "\n".join([*lines, "nvcc is not here."]) + "\n"
+    lines += [
+        "One kernel for every row: each tensor that may be given has instructions of its own, 128 bits wide where its "
+        "address allows; `local` counts instructions that touch the stack.",
+        "",
+        "| kernel | architecture | registers | stack | shared | 128-bit loads | 128-bit stores | local |",
+        "|---|---|---|---|---|---|---|---|",
+        *bodies.cuda_table(),
+    ]
+    return "\n".join(lines) + "\n"
