@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from .add_noise import add_noise
+from .channel_statistics import channel_statistics
+from .conv3x3 import NormFactors, conv3x3
 from .dispatch import use_backend
 from .group_norm_silu import group_norm_silu
+from .norm_factors import norm_factors
 from .normal import normal
+from .pixel_norms import pixel_norms
 from .rms_norm_silu import rms_norm_silu
 from .solver_step import solver_step
 from .vq_code_sums import vq_code_sums
 from .vq_nearest import vq_nearest
 
 __all__ = [
+    "NormFactors",
     "add_noise",
+    "channel_statistics",
+    "conv3x3",
     "group_norm_silu",
+    "norm_factors",
     "normal",
+    "pixel_norms",
     "rms_norm_silu",
     "solver_step",
     "use_backend",

@@ -1,0 +1,192 @@
+"""conv3x3: a 3x3 convolution with the normalisation before it and the sums after it in the same pass.
+
+    v   = [x, x2] * pixel * factor + offset, v <- v * sigmoid(v)             norm, activate
+    v   = v with every pixel doubled in both directions                      upsample
+    out = (conv(v, weight; stride 1, padding 1) + bias + add + residual) * gain
+    statistics = count, mean, sum of (out - mean)**2 per channel over stretches of pixels
+
+[x, x2] is the concatenation over channels, read through two pointers. The padding is zero after normalisation and
+activation. x (B, C1, H, W) is float32 (float64: torch backend); out (B, Cout, H', W') is channels last.
+
+Algorithms: "f43" and "f23" are Winograd's minimal filters F(4x4, 3x3), with the points 0, 1, -1, 1/2, -2, and
+F(2x2, 3x3), computed in C++; "direct" is torch's own convolution with the rest as passes of their own. An output of
+Winograd's form errs at most four times what the direct sum errs (root mean square) and 1e-4 of the largest value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import dispatch
+from .arguments import check_exactly, check_tensor, described, overlap
+from .channel_statistics import check_float_map
+from .channel_statistics import reference as statistics_of
+from .conv3x3_weights import PackedWeight, check_algorithm, check_weight, choose, pack, stretches
+from .pixel_norms import check_second_map
+
+__all__ = ["NormFactors", "PackedWeight", "choose", "conv3x3", "pack", "stretches"]
+_OP = "conv3x3"
+
+
+class NormFactors(NamedTuple):
+    """What a normalisation before the convolution does: x * pixel * factor + offset.
+
+    Attributes:
+        channels: (B, 2, C) float32, factor and offset of each channel, as `norm_factors` gives them.
+        pixel: (B, H, W) float32, as `pixel_norms` gives it, or None for 1.
+    """
+
+    channels: Tensor
+    pixel: Tensor | None = None
+
+
+def normalised(x: Tensor, x2: Tensor | None, norm: NormFactors | None, activate: bool) -> Tensor:
+    """The prologue in plain torch: concatenation, normalisation, SiLU."""
+    v = x if x2 is None else torch.cat([x, x2], dim=1)
+    if norm is not None:
+        factor, offset = norm.channels[:, :, :, None, None].unbind(1)
+        v = v * factor + offset if norm.pixel is None else v * norm.pixel.unsqueeze(1) * factor + offset
+    return functional.silu(v) if activate else v
+
+
+def reference(
+    *,
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    bias: Tensor | None,
+    x2: Tensor | None,
+    norm: NormFactors | None,
+    activate: bool,
+    upsample: bool,
+    add: Tensor | None,
+    residual: Tensor | None,
+    gain: float,
+    statistics: bool,
+    algorithm: str,
+    out: Tensor | None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`conv3x3` in plain torch, one pass after the other."""
+    plain = weight.weight if isinstance(weight, PackedWeight) else weight
+    v = normalised(x, x2, norm, activate)
+    if upsample:
+        v = functional.interpolate(v, scale_factor=2.0, mode="nearest")
+    y = functional.conv2d(v.contiguous(memory_format=torch.channels_last), plain, bias, padding=1)
+    y = y if add is None else y + add[:, :, None, None]
+    y = y if residual is None else y + residual
+    y = (y if gain == 1.0 else y * gain).contiguous(memory_format=torch.channels_last)
+    y = y if out is None else out.copy_(y)
+    return (y, statistics_of(x=y)) if statistics else y
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    x, x2, weight, algorithm = inputs["x"], inputs["x2"], inputs["weight"], inputs["algorithm"]
+    check_float_map(_OP, "x", x)
+    check_second_map(_OP, x, x2)
+    check_algorithm(_OP, algorithm, "auto")
+    if isinstance(weight, PackedWeight):
+        if algorithm not in ("auto", weight.algorithm):
+            raise ValueError(
+                f"{_OP}: algorithm must be 'auto' or that of the packed weight, {weight.algorithm!r}, got {algorithm!r}"
+            )
+        weight = weight.weight
+    check_weight(_OP, weight)
+    channels = x.shape[1] + (0 if x2 is None else x2.shape[1])
+    if weight.shape[1] != channels or weight.dtype != x.dtype or weight.device != x.device:
+        raise ValueError(
+            f"{_OP}: weight must be {x.dtype} (Cout, {channels}, 3, 3) on {x.device}, got {described(weight)}"
+        )
+    _check_norm(inputs["norm"], x, channels)
+    _check_sums(inputs, weight.shape[0])
+
+
+def _check_norm(norm: Any, x: Tensor, channels: int) -> None:
+    if norm is None:
+        return
+    if not isinstance(norm, NormFactors):
+        raise TypeError(f"{_OP}: norm must be NormFactors or None, got {type(norm).__name__}")
+    check_tensor(_OP, "norm.channels", norm.channels)
+    check_exactly(_OP, "norm.channels", norm.channels, x.dtype, (x.shape[0], 2, channels), x)
+    check_exactly(_OP, "norm.pixel", norm.pixel, x.dtype, (x.shape[0], *x.shape[2:]), x)
+
+
+def output_shape(x: Tensor, out_channels: int, upsample: bool) -> tuple[int, int, int, int]:
+    """(B, Cout, H', W')."""
+    scale = 2 if upsample else 1
+    return x.shape[0], out_channels, x.shape[2] * scale, x.shape[3] * scale
+
+
+def _check_sums(inputs: Mapping[str, Any], out_channels: int) -> None:
+    x, residual, out = inputs["x"], inputs["residual"], inputs["out"]
+    shape = output_shape(x, out_channels, inputs["upsample"])
+    check_exactly(_OP, "bias", inputs["bias"], x.dtype, (out_channels,), x)
+    check_exactly(_OP, "add", inputs["add"], x.dtype, (x.shape[0], out_channels), x)
+    check_exactly(_OP, "residual", residual, x.dtype, shape, x)
+    check_exactly(_OP, "out", out, x.dtype, shape, x)
+    if out is None:
+        return
+    if not out.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError(f"{_OP}: out must be channels last, got strides {out.stride()}")
+    if overlap(out, x) or (inputs["x2"] is not None and overlap(out, inputs["x2"])):
+        raise ValueError(f"{_OP}: out must not share memory with the input, got the same memory")
+    if residual is not None and overlap(out, residual):
+        same = out.data_ptr() == residual.data_ptr() and out.stride() == residual.stride()
+        if not same:
+            raise ValueError(f"{_OP}: out must be the residual itself or apart from it, got parts of it")
+
+
+_BACKENDS = dispatch.register(_OP, dispatch.Backend("torch", reference, lambda **_: []))
+
+
+def conv3x3(
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    bias: Tensor | None = None,
+    *,
+    x2: Tensor | None = None,
+    norm: NormFactors | None = None,
+    activate: bool = False,
+    upsample: bool = False,
+    add: Tensor | None = None,
+    residual: Tensor | None = None,
+    gain: float = 1.0,
+    statistics: bool = False,
+    algorithm: str = "auto",
+    out: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """[normalise -> SiLU -> upsample ->] convolve -> (+ bias + add + residual) * gain [-> statistics].
+
+    Args:
+        x: (B, C1, H, W) float32; channels last is read as it is, other layouts are copied.
+        weight: (Cout, C1 + C2, 3, 3) float32, or better `pack` of it, which is done once.
+        bias: (Cout,) or None.
+        x2: (B, C2, H, W), further input channels, or None.
+        norm: factors of the normalisation before the convolution, of all input channels, or None.
+        activate: apply SiLU after the normalisation.
+        upsample: double the size first, by repeating pixels.
+        add: (B, Cout) added to every pixel, such as a time embedding, or None.
+        residual: (B, Cout, H', W') added to the result, or None.
+        gain: factor of the whole sum.
+        statistics: return the partial statistics of the output, too.
+        algorithm: "auto" (that of a packed weight, else what `choose` says), "f43", "f23" or "direct".
+        out: (B, Cout, H', W') channels last, where the result goes; may be the residual itself. None for new memory.
+
+    Returns:
+        (B, Cout, H', W') channels last; with statistics a pair of it and (B, P, 3, Cout) for `norm_factors`.
+
+    Raises:
+        TypeError: x or x2 is no float32 (B, C, H, W).
+        ValueError: something does not fit x, or the algorithm is not known.
+
+    Source: Winograd 1980; Lavin and Gray 2016; points after Barabasz et al. 2018.
+    """
+    inputs = {
+        **{"x": x, "weight": weight, "bias": bias, "x2": x2, "norm": norm, "activate": activate},
+        **{"upsample": upsample, "add": add, "residual": residual, "gain": gain},
+        **{"statistics": statistics, "algorithm": algorithm, "out": out},
+    }
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)

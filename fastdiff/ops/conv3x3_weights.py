@@ -1,0 +1,111 @@
+"""Weights of conv3x3: the algorithms, how a weight is packed for each, and which one suits a shape.
+
+A Winograd algorithm F(m, 3) computes tiles of m x m outputs from (m + 2)^2 transformed inputs and as many transformed
+weights: 2.25 (m = 2) or 4 (m = 4) times fewer multiplications than the direct sum. Its transformed weights
+take 1.78 or 4 times the memory of the weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .arguments import check_tensor, described
+from .channel_statistics import stretches as plain_stretches
+
+ALGORITHMS = ("direct", "f23", "f43")
+#: Outputs along one side of a tile.
+TILE = {"f23": 2, "f43": 4}
+#: Tiles of one stretch of statistics, along a row of tiles.
+STRETCH_TILES = 16
+
+
+class PackedWeight(NamedTuple):
+    """A weight of `conv3x3`, made ready once for many calls.
+
+    Attributes:
+        weight: (Cout, Cin, 3, 3), as it was given.
+        data: what the C++ kernels read; None for "direct", or where there is no C++ backend.
+        algorithm: one of `ALGORITHMS`.
+    """
+
+    weight: Tensor
+    data: Tensor | None
+    algorithm: str
+
+
+def check_algorithm(place: str, algorithm: str, *more: str) -> None:
+    """A `ValueError` unless algorithm is known."""
+    known = (*ALGORITHMS, *more)
+    if algorithm not in known:
+        raise ValueError(f"{place}: algorithm must be one of {', '.join(known)}, got {algorithm!r}")
+
+
+def check_weight(place: str, weight: Any) -> None:
+    """An error in words unless weight is a float32 or float64 (Cout, Cin, 3, 3)."""
+    check_tensor(place, "weight", weight)
+    if weight.dim() != 4 or weight.shape[2:] != (3, 3) or 0 in weight.shape or weight.is_complex():
+        raise ValueError(f"{place}: weight must be (Cout, Cin, 3, 3), got {described(weight)}")
+
+
+def pack(weight: Tensor, algorithm: str) -> PackedWeight:
+    """Make a weight ready for `conv3x3`.
+
+    Args:
+        weight: (Cout, Cin, 3, 3) float32.
+        algorithm: "direct", "f23" or "f43", for example what `choose` says.
+
+    Returns:
+        The packed weight. It does not follow later changes of the weight.
+
+    Raises:
+        TypeError: weight is no tensor.
+        ValueError: weight has another shape, or the algorithm is not known.
+    """
+    check_algorithm("conv3x3.pack", algorithm)
+    check_weight("conv3x3.pack", weight)
+    return PackedWeight(weight, None, algorithm)
+
+
+def choose(
+    batch: int | None,
+    in_channels: int,
+    out_channels: int,
+    height: int,
+    width: int,
+    threads: int | None = None,
+    memory: str = "default",
+) -> str:
+    """The algorithm that is fastest for a shape.
+
+    Args:
+        batch: B; None for a choice that is the same for every batch and number of threads, so that a sample's result
+            does not depend on what is computed beside it.
+        in_channels: Cin, of both inputs together.
+        out_channels: Cout.
+        height: H of the output.
+        width: W of the output.
+        threads: number of threads; None for torch's.
+        memory: "default", or "low" for transformed weights of at most twice the weight's size.
+
+    Returns:
+        "direct", "f23" or "f43".
+
+    Raises:
+        ValueError: memory is neither.
+    """
+    if memory not in ("default", "low"):
+        raise ValueError(f"conv3x3.choose: memory must be 'default' or 'low', got {memory!r}")
+    tiles = (1 if batch is None else batch) * -(-height // 4) * -(-width // 4)
+    if in_channels < 16 or out_channels < 16:
+        return "direct"
+    return "f43" if tiles >= 16 and memory == "default" else "f23"
+
+
+def stretches(algorithm: str, channels: int, height: int, width: int) -> int:
+    """Number P of stretches over which `conv3x3` takes statistics of an output (B, channels, height, width)."""
+    if algorithm == "direct":
+        return plain_stretches(channels, height * width)
+    tile = TILE[algorithm]
+    return -(-height // tile) * -(-width // (tile * STRETCH_TILES))

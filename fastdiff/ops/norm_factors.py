@@ -1,0 +1,142 @@
+"""norm_factors: from partial statistics of channels to the factor and offset that a group norm applies to each.
+
+    mean, variance = joined statistics of the C / G channels of a group, all stretches
+    factor = weight * (1 + scale) / sqrt(variance + eps)
+    offset = bias * (1 + scale) + shift - mean * factor            so that y = x * factor + offset
+
+statistics: (B, P, 3, C) as `channel_statistics` and `conv3x3` make them, or two of them for two maps that are
+concatenated over channels (their P may differ, and a group may reach across both). The result is (B, 2, C): factors,
+offsets. Triples are joined by Chan's formula, the variance is never a difference of means. Joining is done in float64.
+
+The raw op is ``torch.ops.fastdiff.norm_factors_cpp(out, statistics, statistics2, groups, weight, bias, scale,
+shift, eps)``; it fills a contiguous float32 out (B, 2, C). Statistics, weight and bias are contiguous, scale and shift
+have dense rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import dispatch
+from .arguments import check_tensor, described
+
+_OP = "norm_factors"
+Statistics = Tensor | tuple[Tensor, Tensor]
+
+
+def reference(
+    *,
+    statistics: Statistics,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """`norm_factors` in plain torch, joined in float64."""
+    parts = statistics if isinstance(statistics, tuple) else (statistics,)
+    channels = torch.cat([_joined(part.double(), 1) for part in parts], dim=2)
+    spread = channels.shape[2] // groups
+    grouped = channels.unflatten(2, (groups, spread))
+    count, mean, squares = _joined(grouped.permute(0, 3, 1, 2), 1).unbind(1)  # (B, G) each
+    reciprocal = (squares / count + eps).rsqrt()
+    factor, mean = reciprocal.repeat_interleave(spread, 1), mean.repeat_interleave(spread, 1)
+    gain = torch.ones_like(factor) if scale is None else 1 + scale.double()
+    offset = torch.zeros_like(factor) if bias is None else bias.double() * gain
+    factor = factor * gain if weight is None else factor * gain * weight.double()
+    offset = offset - mean * factor if shift is None else offset + shift.double() - mean * factor
+    return torch.stack([factor, offset], dim=1).to(parts[0].dtype)
+
+
+def _joined(triples: Tensor, dim: int) -> Tensor:
+    """Triples (count, mean, squares), which lie in the dimension after dim, as one over dim."""
+    count, mean, squares = triples.unbind(dim + 1)
+    total = count.sum(dim)
+    joined = (count * mean).sum(dim) / total
+    between = (count * (mean - joined.unsqueeze(dim)).square()).sum(dim)
+    return torch.stack([total, joined, squares.sum(dim) + between], dim=dim)
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    statistics, groups, eps = inputs["statistics"], inputs["groups"], inputs["eps"]
+    parts = statistics if isinstance(statistics, tuple) else (statistics,)
+    for part in parts:
+        _check_statistics(part, parts[0])
+    if len(parts) > 2:
+        raise ValueError(f"{_OP}: statistics must be one tensor or two, got {len(parts)}")
+    batch, channels = parts[0].shape[0], sum(part.shape[3] for part in parts)
+    if not isinstance(groups, int) or groups < 1 or channels % groups:
+        raise ValueError(f"{_OP}: groups must divide the {channels} channels, got {groups}")
+    if not eps >= 0:
+        raise ValueError(f"{_OP}: eps must be at least 0, got {eps}")
+    shapes = {
+        "weight": (channels,),
+        "bias": (channels,),
+        "scale": (batch, channels),
+        "shift": (batch, channels),
+    }
+    for name, shape in shapes.items():
+        if inputs[name] is not None:
+            _check_factor(name, inputs[name], shape, parts[0])
+
+
+def _check_statistics(part: Any, like: Any) -> None:
+    check_tensor(_OP, "statistics", part)
+    fits = part.dim() == 4 and part.shape[2] == 3 and part.shape[1] > 0 and part.shape[3] > 0
+    if not fits or part.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{_OP}: statistics must be float32 (B, P, 3, C), got {described(part)}")
+    if part.shape[0] != like.shape[0] or part.dtype != like.dtype or part.device != like.device:
+        raise ValueError(
+            f"{_OP}: statistics must agree in batch, type and device, got {described(like)} and {described(part)}"
+        )
+
+
+def _check_factor(name: str, value: Any, shape: tuple[int, ...], like: Tensor) -> None:
+    check_tensor(_OP, name, value)
+    if tuple(value.shape) != shape or not value.is_floating_point() or value.device != like.device:
+        raise ValueError(f"{_OP}: {name} must be floating {shape} on {like.device}, got {described(value)}")
+
+
+_BACKENDS = dispatch.register(_OP, dispatch.Backend("torch", reference, lambda **_: []))
+
+
+def norm_factors(
+    statistics: Statistics,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Factor and offset per sample and channel of a group norm with scale and shift.
+
+    Args:
+        statistics: (B, P, 3, C) partial statistics, or two for maps that are concatenated.
+        groups: number of groups G, a divisor of all channels C.
+        weight: (C,) factor after the normalisation, None for 1.
+        bias: (C,), None for 0.
+        scale: (B, C), None for 0.
+        shift: (B, C), None for 0.
+        eps: added to the variance, at least 0.
+
+    Returns:
+        (B, 2, C): factors, offsets, in the dtype of the statistics.
+
+    Raises:
+        TypeError: statistics are no float32 (B, P, 3, C).
+        ValueError: groups do not divide C, or something does not fit the statistics.
+
+    Source: Chan, Golub and LeVeque 1983; Wu and He 2018.
+    """
+    inputs = {
+        **{"statistics": statistics, "groups": groups, "weight": weight, "bias": bias},
+        **{"scale": scale, "shift": shift, "eps": eps},
+    }
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)
