@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import nn, ops, rng, solvers
+    from . import engine, nn, ops, rng, solvers
+    from .engine import compile, refresh
     from .guidance import Guidance
     from .model import Model, load, save
     from .ops.dispatch import use_backend
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    **dict.fromkeys(("nn", "ops", "rng", "solvers"), ""),
+    **dict.fromkeys(("engine", "nn", "ops", "rng", "solvers"), ""),
+    **dict.fromkeys(("compile", "refresh"), "engine"),
     **dict.fromkeys(("Model", "load", "save"), "model"),
     **dict.fromkeys(("sample", "sample_batches"), "sampling"),
     "Guidance": "guidance",
@@ -32,9 +34,12 @@ __all__ = [
     "Schedule",
     "StepTable",
     "__version__",
+    "compile",
+    "engine",
     "load",
     "nn",
     "ops",
+    "refresh",
     "rng",
     "sample",
     "sample_batches",

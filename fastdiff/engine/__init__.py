@@ -1,0 +1,9 @@
+"""The engine: `torch.compile(net, backend="fastdiff")`, a network made faster without touching its code.
+
+capture -> normalise -> match -> fold -> plan -> run, a file each; docs/engine.md explains them.
+"""
+
+from .compiling import backend, compile
+from .program import refresh
+
+__all__ = ["backend", "compile", "refresh"]

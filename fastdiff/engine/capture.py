@@ -1,0 +1,87 @@
+"""Capture: a dynamo graph and the arguments of one call -> pre-dispatch ATen for exactly these shapes.
+
+Dynamo may hand over one graph with symbolic sizes for many shapes, in as many spellings as torch has. Traced again
+with fake tensors of concrete sizes it becomes a graph of plain ATen calls in which every operation has one name, before
+torch takes group norms, convolutions and attention apart. Nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .graphs import Node
+
+
+class Unsupported(Exception):
+    """A graph that the engine leaves to eager torch; the message says why."""
+
+
+class _Bound(fx.Interpreter):
+    """Runs a dynamo graph whose scalar inputs are numbers: `dynamic=True` hands floats over as 0-d tensors."""
+
+    def __init__(self, module: fx.GraphModule, numbers: dict[str, float | int | bool]) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self._numbers = numbers
+
+    def run_node(self, n: Node) -> Any:
+        if n.op == "call_method" and n.target == "item" and isinstance(n.args[0], fx.Node):
+            if n.args[0].name in self._numbers:
+                return self._numbers[n.args[0].name]
+            raise Unsupported(f"the value of {n.args[0].name} is needed on the host")
+        return super().run_node(n)
+
+
+def placeholders(module: fx.GraphModule) -> list[Node]:
+    """The input nodes, in the order of the arguments."""
+    return [node for node in module.graph.nodes if node.op == "placeholder"]
+
+
+def weight_positions(module: fx.GraphModule) -> list[int]:
+    """Positions of the arguments that are parameters or buffers of the compiled module."""
+    marks = [node.meta.get("tensor_dict") or {} for node in placeholders(module)]
+    return [i for i, mark in enumerate(marks) if "_dynamo_static_input_type" in mark]
+
+
+def number_positions(module: fx.GraphModule) -> list[int]:
+    """Positions of 0-d tensors whose value the graph reads, so that it belongs to the shape of a call."""
+    return [
+        i
+        for i, node in enumerate(placeholders(module))
+        if any(user.op == "call_method" and user.target == "item" for user in node.users)
+    ]
+
+
+def _fake(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
+def trace(module: fx.GraphModule, args: Sequence[Any]) -> fx.GraphModule:
+    """The graph of one call in pre-dispatch ATen, with one placeholder for each tensor among the arguments.
+
+    Args:
+        module: what dynamo captured.
+        args: the arguments of the call; tensors are only asked for their sizes, strides, dtypes and devices.
+
+    Raises:
+        Unsupported: when a result depends on values of tensors.
+    """
+    names = [node.name for node in placeholders(module)]
+    numbers = {names[i]: args[i].item() for i in number_positions(module)}
+    tensors = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
+    # Inference mode would hide the operations from the tracer.
+    with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        fakes = [_fake(args[i]) for i in tensors]
+
+        def run(*inputs: Tensor) -> Any:
+            full = list(args)
+            for i, value in zip(tensors, inputs, strict=True):
+                full[i] = value
+            return _Bound(module, numbers).run(*full)
+
+        return make_fx(run, pre_dispatch=True)(*fakes)

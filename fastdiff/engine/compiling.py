@@ -1,0 +1,62 @@
+"""The two ways in: the backend that `torch.compile` finds by name, and `fastdiff.compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .program import Program
+from .settings import Settings
+
+
+def backend(
+    module: fx.GraphModule, inputs: Sequence[Any], *, options: dict[str, Any] | None = None, mode: str = ""
+) -> Program:
+    """What `torch.compile(net, backend="fastdiff", options={...})` calls for each captured graph.
+
+    Args:
+        module: the captured graph.
+        inputs: example inputs; plans are made from the arguments of the calls instead.
+        options: `precision`, `winograd` and `memory`, see `fastdiff.compile`.
+        mode: accepted, and without effect: there is one way to be fast.
+
+    Raises:
+        ValueError: for an unknown option.
+    """
+    return Program(module, Settings.of("fastdiff backend", options or {}))
+
+
+def compile(
+    net: nn.Module,
+    *,
+    precision: str = "float32",
+    winograd: bool = True,
+    memory: str = "default",
+    **options: Any,
+) -> Any:
+    """The network, computed by the engine where gradients are not wanted.
+
+    Args:
+        net: a network; its weights stay where they are, and edits of them are noticed.
+        precision: "float32".
+        winograd: compute 3x3 convolutions in Winograd form (error up to 1e-4 of the largest value, usually 1e-6)
+            where that is faster.
+        memory: "default", or "low": transformed weights take at most twice the memory of the raw ones.
+        options: of `torch.compile`, as `dynamic` and `fullgraph`.
+
+    Returns:
+        The compiled network, called as the network is.
+
+    Raises:
+        ValueError: for a value that an option cannot have.
+    """
+    settings = Settings.of("compile", {"precision": precision, "winograd": winograd, "memory": memory})
+    return torch.compile(net, backend=partial(_run_with, settings), **options)
+
+
+def _run_with(settings: Settings, module: fx.GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Program:
+    return Program(module, settings)

@@ -1,0 +1,112 @@
+"""A plan: the graph of one call's shapes, ready to run.
+
+What depends on weights alone has been taken out (`fold`); the rest is compiled to one Python function whose inputs are
+the tensors of the call and the folded values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from . import capture, match
+from .fold import Folds, split_folds
+from .graphs import Node, output_nodes, storage_of, value_of
+from .kernels import fresh
+from .normalise import normalise
+from .settings import Settings
+
+_NUMBERS = count()
+
+
+def _own_outputs(graph: fx.Graph) -> None:
+    """Make every output memory of its own, in the strides that eager torch would give it."""
+    output = next(iter(reversed(graph.nodes)))
+    inputs = {storage_of(node) for node in graph.nodes if node.op == "placeholder"}
+
+    def owned(node: Node) -> Node:
+        value = value_of(node)
+        if not isinstance(value, Tensor) or storage_of(node) in inputs:
+            return node  # a number, or a view of an input: eager returns it as it is
+        with graph.inserting_before(output):
+            copy = graph.call_function(fresh, (node, list(value.shape), list(value.stride())))
+        copy.meta = dict(node.meta)
+        return copy
+
+    output.args = fx.map_arg(output.args, owned)
+
+
+class Plan:
+    """How one call's shapes are computed.
+
+    Attributes:
+        number: of this plan, unique in the process.
+        graph: the whole graph, weights included, as it was matched.
+        folds: its weight-only part.
+    """
+
+    def __init__(self, traced: fx.GraphModule, weights: Sequence[int], settings: Settings) -> None:
+        """Normalise, match and compile a traced graph.
+
+        Args:
+            traced: from `capture.trace`; it is changed.
+            weights: positions of the weights among its placeholders.
+            settings: of the program.
+
+        Raises:
+            Unsupported: when the graph must be left to eager torch.
+        """
+        self.number = next(_NUMBERS)
+        self.module, self.graph = traced, traced.graph
+        normalise(self.graph)
+        _own_outputs(self.graph)
+        match.match(self.graph, settings)
+        self.graph.lint()
+        inputs = capture.placeholders(traced)
+        self.folds: Folds = split_folds(self.graph, [inputs[i] for i in weights])
+        self._run = self._compiled(inputs)
+
+    def _compiled(self, inputs: list[Node]) -> Any:
+        live, made = fx.Graph(), {}
+        for node in inputs:
+            made[node] = live.placeholder(node.name)
+        for i, fold in enumerate(self.folds.folds):
+            made[fold.node] = live.placeholder(f"folded_{i}")
+        skipped = _behind(self.folds)
+        for node in self.graph.nodes:
+            if node not in made and node not in skipped:
+                made[node] = live.node_copy(node, lambda n: made[n])
+        return fx.GraphModule(self.module, live).forward
+
+    def __call__(self, tensors: Sequence[Tensor], folded: Sequence[Any]) -> Any:
+        """Run the plan.
+
+        Args:
+            tensors: all tensors of the call, weights included, in their order.
+            folded: the values of `folds`.
+
+        Returns:
+            What the graph returns; new memory, unless it is a view of an input.
+        """
+        with torch.no_grad():
+            return self._run(*tensors, *folded)
+
+
+def _behind(folds: Folds) -> set[Node]:
+    """Nodes that only folded values need."""
+    todo, seen = [fold.node for fold in folds.folds], set()
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo += [n for n in node.all_input_nodes if n not in folds.inputs]
+    return seen
+
+
+def outputs(plan: Plan) -> list[Any]:
+    """The output nodes of a plan."""
+    return output_nodes(plan.graph)

@@ -1,0 +1,123 @@
+"""A program: what `torch.compile` calls instead of a captured graph. One plan for each set of input shapes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, fx, nn
+
+from . import capture
+from .plan import Plan
+from .settings import Settings
+from .weights import WeightSets
+
+log = logging.getLogger("fastdiff.engine")
+_PROGRAMS: WeakSet[Program] = WeakSet()
+_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
+
+
+class Program:
+    """A captured graph, run by plans.
+
+    Args:
+        module: what dynamo captured.
+        settings: the options of the compilation.
+    """
+
+    def __init__(self, module: fx.GraphModule, settings: Settings) -> None:
+        self.module, self.settings = module, settings
+        self.weights = WeightSets()
+        self.plans: dict[Any, Plan | None] = {}
+        static = set(capture.weight_positions(module))
+        count = len(capture.placeholders(module))
+        self._weights = sorted(static)
+        self._inputs = [i for i in range(count) if i not in static]
+        self._numbers = capture.number_positions(module)
+        self._lock = Lock()
+        self._said: set[str] = set()
+        _PROGRAMS.add(self)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the graph on the arguments that dynamo hands over, weights among them."""
+        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            self.say("gradients are wanted: this call runs in eager torch")
+            return self.module(*args)
+        key = self._key(args)
+        plan = self.plans[key] if key in self.plans else self._plan(key, args)
+        if plan is None:
+            return self.module(*args)
+        weights = [args[i] for i in self._weights]
+        folded = self.weights.constants(plan.number, plan.folds, weights)
+        return plan([a for a in args if isinstance(a, Tensor)], folded)
+
+    def _key(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        key = [_form(args[i]) for i in self._inputs]
+        return (*key, *(args[i].item() for i in self._numbers)) if self._numbers else tuple(key)
+
+    def _plan(self, key: tuple[Any, ...], args: Sequence[Any]) -> Plan | None:
+        with self._lock:
+            if key not in self.plans:
+                self.plans[key] = self._new_plan(args)
+            return self.plans[key]
+
+    def _new_plan(self, args: Sequence[Any]) -> Plan | None:
+        try:
+            _refuse(args)
+            order = {i: k for k, i in enumerate(i for i, arg in enumerate(args) if isinstance(arg, Tensor))}
+            traced = capture.trace(self.module, args)
+            return Plan(traced, [order[i] for i in self._weights], self.settings)
+        except capture.Unsupported as reason:
+            self.say(f"{reason}: this graph runs in eager torch")
+        except Exception:  # whatever goes wrong before the first number, the network must run
+            log.warning("fastdiff: this graph runs in eager torch, because planning it failed", exc_info=True)
+        return None
+
+    def say(self, message: str) -> None:
+        """Log a message, once per program."""
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("fastdiff: %s", message)
+
+
+def _form(arg: Any) -> Any:
+    return (arg.shape, arg.stride(), arg.dtype, arg.device) if isinstance(arg, Tensor) else (type(arg), arg)
+
+
+def _refuse(args: Sequence[Any]) -> None:
+    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+    if any(type(t) not in _PLAIN or t.layout != torch.strided for t in tensors):
+        raise capture.Unsupported("an input is no plain dense tensor")
+    if any(t.device.type != "cpu" for t in tensors):
+        raise capture.Unsupported("an input is not on the CPU")
+    if any(t.is_complex() or t.is_quantized for t in tensors):
+        raise capture.Unsupported("an input is complex or quantised")
+    if torch.is_autocast_enabled("cpu"):
+        raise capture.Unsupported("autocast is on")
+
+
+def refresh(net: nn.Module) -> None:
+    """Drop everything packed from the weights of a network, so that the next call packs anew.
+
+    Dense edits are noticed without this; an edit of a few elements through `.data` may take 32 calls.
+
+    Args:
+        net: a module, compiled or not.
+
+    Raises:
+        TypeError: when `net` is no module.
+    """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"refresh: net must be a module, got {type(net).__name__}")
+    addresses = {t.data_ptr() for t in (*net.parameters(), *net.buffers())}
+    for program in list(_PROGRAMS):
+        program.weights.refresh(addresses)
+
+
+def programs() -> list[Program]:
+    """All programs that are alive."""
+    return list(_PROGRAMS)
