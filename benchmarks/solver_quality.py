@@ -20,8 +20,9 @@ from torch import Tensor
 
 from fastdiff.evaluation import load_classifier
 from fastdiff.evaluation.evaluate import Judge
-from fastdiff.model import ASSETS, CONFIG, load
+from fastdiff.model import load
 from fastdiff.sampling import optimized_times, sample
+from fastdiff.weights import ASSETS, CONFIG
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "solver_quality.json"

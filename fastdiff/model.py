@@ -5,32 +5,28 @@ On disk a model is a folder with `config.json` and `model.safetensors`. The JSON
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import nn
 
 from fastdiff.nn import UNet
 from fastdiff.prediction import check_prediction
 from fastdiff.schedule import Schedule
+from fastdiff.weights import (
+    CONFIG,
+    bare,
+    fill,
+    find_folder,
+    known,
+    read_config,
+    write_folder,
+)
 
-FORMAT = 1
-ASSETS = Path(__file__).parent / "assets"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 #: Networks a config may name.
 NETWORKS: dict[str, type[nn.Module]] = {"UNet": UNet}
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
-_PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass
@@ -91,53 +87,15 @@ def save(model: Model, folder: str | Path, *, dtype: str = "float32") -> Path:
     Raises:
         ValueError: for a network that cannot be rebuilt from a config, or weights that are not finite.
     """
-    folder = Path(folder)
-    raw = save_tensors(_weights(model.net, dtype))
-    text = json.dumps(_describe(model, raw, dtype), indent=1)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.parent / f".partial-{folder.name}-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        _write_synced(partial / WEIGHTS, raw)
-        _write_synced(partial / CONFIG, text.encode())
-        _replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+    return write_folder(folder, model.net, _describe(model), dtype)
 
 
-def _weights(net: nn.Module, dtype: str) -> dict[str, Tensor]:
-    if dtype not in _DTYPES:
-        raise ValueError(f"save: dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-    state = {_plain(name): t.detach().cpu() for name, t in net.state_dict().items()}
-    _check_finite(state, "save", "the network")
-    stored = {
-        n: (t.to(_DTYPES[dtype]) if t.is_floating_point() else t).contiguous() for n, t in state.items()
-    }
-    _check_finite(stored, "save", f"the network as {dtype}")
-    return stored
-
-
-def _plain(name: str) -> str:
-    """A weight's name without what compilers and data-parallel wrappers put before it."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod").removeprefix("module.")
-
-
-def _bare(net: nn.Module) -> nn.Module:
-    """The network inside the wrappers of `torch.compile` and of data-parallel training."""
-    for name in ("_orig_mod", "module"):
-        net = getattr(net, name, net)
-    return net
-
-
-def _describe(model: Model, raw: bytes, dtype: str) -> dict[str, Any]:
-    net = _bare(model.net)
+def _describe(model: Model) -> dict[str, Any]:
+    net = bare(model.net)
     name = type(net).__name__
     if name not in NETWORKS or not hasattr(net, "config"):
         raise ValueError(f"save: model.net must be one of {', '.join(NETWORKS)}, got {name}")
     return {
-        "format": FORMAT,
         "network": {"name": name, "config": net.config},
         "schedule": model.schedule.to_config(),
         "prediction": model.prediction,
@@ -145,31 +103,13 @@ def _describe(model: Model, raw: bytes, dtype: str) -> dict[str, Any]:
         "num_classes": model.num_classes,
         "class_names": list(model.class_names),
         "data_range": list(model.data_range),
-        "stored_as": dtype,
-        "sha256": hashlib.sha256(raw).hexdigest(),
         "meta": model.meta,
     }
 
 
-def _write_synced(path: Path, raw: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Put `partial` under the name `folder`; what was there is moved aside first and deleted last."""
-    aside = folder.parent / f".old-{folder.name}-{os.getpid()}"
-    if folder.exists():
-        folder.rename(aside)
-    partial.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def known_models() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(p.parent.name for p in ASSETS.glob(f"*/{CONFIG}"))
+    return known("network")
 
 
 def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Model:
@@ -183,9 +123,13 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
         ValueError: for an unknown name (the known ones are listed), a pickle, a damaged or incomplete folder,
             weights that do not fit the config or are not finite.
     """
-    folder = _find(name_or_path)
-    config = _read_config(folder / CONFIG)
-    state = _read_weights(folder / WEIGHTS, config)
+    folder = find_folder(name_or_path, "network")
+    config = read_config(folder)
+    if "system" in config:
+        name = config["system"].get("name")
+        raise ValueError(
+            f"load: {folder} must hold a model to sample from, got a {name}: use fastdiff.systems.load"
+        )
     try:
         entry = config["network"]
         net = _build(entry["name"], entry["config"], folder)
@@ -198,64 +142,8 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"load: {folder / CONFIG} must describe a model, got: {error!r}") from error
-    _fill(net, state, folder)
-    net.eval().requires_grad_(False).to(device)
+    fill(net, folder, config).to(device)
     return model
-
-
-def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
-        raise ValueError(
-            f"load: {path} must be a safetensors model folder; pickles can run code and are refused"
-        )
-    if path.is_file():
-        if path.open("rb").read(4).startswith(_PICKLE_MAGIC):
-            raise ValueError(
-                f"load: {path} must be safetensors, got a pickle or zip archive, which are refused"
-            )
-        return path.parent
-    if path.is_dir():
-        return path
-    if str(name_or_path) in known_models():
-        return ASSETS / str(name_or_path)
-    known = ", ".join(known_models()) or "none"
-    raise ValueError(
-        f"load: name_or_path must be a folder or a known model ({known}), got {str(name_or_path)!r}"
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"load: {path} must be a readable JSON file, got: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"load: {path} must be a model description of format {FORMAT}")
-    return config
-
-
-def _read_weights(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"load: {path} must be a readable file, got: {error}") from error
-    if raw.startswith(_PICKLE_MAGIC):
-        raise ValueError(f"load: {path} must be safetensors, got a pickle or zip archive, which are refused")
-    if hashlib.sha256(raw).hexdigest() != config.get("sha256"):
-        raise ValueError(f"load: {path} must have the checksum of its {CONFIG}; it is cut short or changed")
-    try:
-        state = load_tensors(raw)
-    except SafetensorError as error:
-        raise ValueError(f"load: {path} must be a safetensors file, got: {error}") from error
-    _check_finite(state, "load", str(path))
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-
-
-def _check_finite(state: dict[str, Tensor], place: str, what: str) -> None:
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{place}: weights of {what} must be finite, got NaN or infinity in {name}")
 
 
 def _build(name: str, options: dict[str, Any], folder: Path) -> nn.Module:
@@ -264,10 +152,3 @@ def _build(name: str, options: dict[str, Any], folder: Path) -> nn.Module:
             f"load: network in {folder / CONFIG} must be one of {', '.join(NETWORKS)}, got {name!r}"
         )
     return NETWORKS[name](**options)
-
-
-def _fill(net: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-    try:
-        net.load_state_dict({_plain(name): t for name, t in state.items()})
-    except RuntimeError as error:
-        raise ValueError(f"load: weights in {folder} must fit its {CONFIG}, got: {error}") from error

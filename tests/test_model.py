@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fastdiff
-from fastdiff import model as module
+from fastdiff import weights as module
 from fastdiff.model import Model, known_models, load, save
 from fastdiff.nn import UNet
 from fastdiff.schedule import Schedule

@@ -16,11 +16,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fastdiff.model import ASSETS, Model
+from fastdiff.model import Model
 from fastdiff.sampling.sample import sample
 from fastdiff.sampling.source import ModelChoice, Source, resolve
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import optimize_steps, timesteps_of
+from fastdiff.weights import ASSETS
 
 FILE = "optimized_steps.json"
 

@@ -1,0 +1,179 @@
+"""The VQ-VAE under the OU bridges: images to a map of codes and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastdiff.nn.codebook import Quantised, make_codebook
+from fastdiff.systems.vqvae.layers import decoder, encoder
+
+#: Widths of the encoder before the codes, its strides, widths of the decoder after the codes, its strides, and the
+#: size of image that the network was made for.
+_SHAPES: dict[str, tuple[list[int], list[int], list[int], list[int], int]] = {
+    "cifar": ([16, 32], [2, 1, 1], [32, 16], [1, 1, 2], 32),
+    "mini_imagenet": ([16, 32, 32], [2, 2, 1, 1], [32, 32, 16], [1, 1, 2, 2], 88),
+}
+
+
+class Reconstruction(NamedTuple):
+    """What a VQ-VAE makes of a batch, and what its training looks at.
+
+    Attributes:
+        images: (B, C, H, W) the decoded codes.
+        quantised: (B, D, h, w) the codes; a list, coarsest first, for a hierarchical VQ-VAE.
+        indices: (B, h, w) int64, or (B, h, w, S) for codebooks made of S; a list likewise.
+        loss_latent: scalar, what the codebook adds to the loss.
+        perplexity: in [1, K]: how many codes this batch used, equally frequent ones counting full; (levels,)
+            coarsest first, or (S,).
+        usage: share of the codes used, of the same shape.
+    """
+
+    images: Tensor
+    quantised: Any
+    indices: Any
+    loss_latent: Tensor
+    perplexity: Tensor
+    usage: Tensor
+
+
+class VQVAE(nn.Module):
+    """Encoder, codebook, decoder.
+
+    `encode` and `decode` are modules: `vqvae.decode(vqvae.quantise(vqvae.encode(x)).quantised)` is the
+    reconstruction. Names of parameters are those of the original's checkpoints.
+
+    Args:
+        num_codebook: K, number of codes.
+        dim_codebook: D, width of a code.
+        shape: "cifar" halves height and width once (16 x 16 codes for 32 x 32), "mini_imagenet" twice (22 x 22 codes
+            for 88 x 88).
+        channels: channels of the images.
+        codebook_flavor: one of `fastdiff.nn.codebook.FLAVORS`, or "fsq".
+        codebook_options: further arguments of the codebook.
+
+    Raises:
+        ValueError: for an unknown shape or flavor, or sizes below 1.
+
+    Source: Cohen et al. 2022 (diffusion bridges vector quantized variational autoencoders), section 5.
+    """
+
+    encode: nn.Sequential
+    decode: nn.Sequential
+
+    def __init__(
+        self,
+        num_codebook: int = 64,
+        dim_codebook: int = 32,
+        *,
+        shape: str = "cifar",
+        channels: int = 3,
+        codebook_flavor: str = "classic",
+        codebook_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if shape not in _SHAPES:
+            raise ValueError(f"VQVAE: shape must be one of {', '.join(_SHAPES)}, got {shape!r}")
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"VQVAE: channels must be an integer >= 1, got {channels!r}")
+        options = dict(codebook_options or {})
+        self.config: dict[str, Any] = {
+            **{"num_codebook": num_codebook, "dim_codebook": dim_codebook, "shape": shape},
+            **{"channels": channels, "codebook_flavor": codebook_flavor, "codebook_options": options},
+        }
+        down, strides, up, widening, self.image_size = _SHAPES[shape]
+        self.codebook = make_codebook(codebook_flavor, num_codebook, dim_codebook, **options)
+        self.encode = encoder(channels, [*down, dim_codebook], strides)
+        self.decode = decoder([dim_codebook, *up], channels, widening)
+        self.reduction = 2 ** strides.count(2)
+
+    @property
+    def featuremap_size(self) -> tuple[int, int]:
+        """(h, w): the map of codes for images of the size this shape was made for."""
+        side = self.image_size // self.reduction
+        return side, side
+
+    def quantise(self, z_e: Tensor) -> Quantised:
+        """Encoder outputs (B, D, h, w) to codes: `quantised` (B, D, h, w), `indices` (B, h, w)."""
+        if z_e.dim() != 4 or z_e.shape[1] != self.config["dim_codebook"]:
+            expected = f"(B, {self.config['dim_codebook']}, h, w)"
+            raise ValueError(f"VQVAE: z_e must be {expected}, got {tuple(z_e.shape)}")
+        found = self.codebook(z_e.permute(0, 2, 3, 1))
+        return found._replace(quantised=found.quantised.permute(0, 3, 1, 2))
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Codes (B, D, h, w) of indices (B, h, w)."""
+        return self.codebook.lookup(indices).permute(0, 3, 1, 2)
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Reconstruct images.
+
+        Args:
+            x: (B, C, H, W), height and width multiples of `reduction`.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        self._check(x)
+        codes = self.quantise(self.encode(x))
+        images = self.decode(codes.quantised)
+        return Reconstruction(
+            images, codes.quantised, codes.indices, codes.loss, codes.perplexity, codes.usage
+        )
+
+    def _check(self, x: Tensor) -> None:
+        channels, factor = self.config["channels"], self.reduction
+        fits = x.dim() == 4 and x.shape[1] == channels and not (x.shape[2] % factor or x.shape[3] % factor)
+        if not fits:
+            expected = f"(B, {channels}, H, W), H and W multiples of {factor}"
+            raise ValueError(f"VQVAE: x must be {expected}, got {tuple(x.shape)}")
+
+    @torch.no_grad()
+    def indices(self, x: Tensor) -> Tensor:
+        """The indices (B, h, w) of images x (B, C, H, W)."""
+        self._check(x)
+        return self.quantise(self.encode(x)).indices
+
+    @torch.no_grad()
+    def images(self, indices: Tensor) -> Tensor:
+        """The images (B, C, H, W) of indices (B, h, w)."""
+        return self.decode(self.lookup(indices))
+
+    def load_original(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict of the original, which has every tensor twice, once more under `autoencoder.`.
+
+        Raises:
+            ValueError: when names or shapes do not fit.
+        """
+        own = {name: t for name, t in state.items() if not name.startswith("autoencoder.")}
+        try:
+            self.load_state_dict(own)
+        except RuntimeError as error:
+            raise ValueError(f"VQVAE: state must fit this shape and codebook, got: {error}") from error
+
+
+class CifarVQVAE(VQVAE):
+    """`VQVAE` of shape "cifar" with the original's name and arguments."""
+
+    def __init__(self, num_codebook: int, dim_codebook: int, codebook_flavor: str = "classic") -> None:
+        super().__init__(num_codebook, dim_codebook, shape="cifar", codebook_flavor=codebook_flavor)
+
+
+class MiniImagenetVQVAE(VQVAE):
+    """`VQVAE` of shape "mini_imagenet" with the original's name and arguments.
+
+    The original never passes its flavor on and always builds the classic codebook; here the flavor counts, and
+    "classic" is the default.
+    """
+
+    def __init__(self, num_codebook: int, dim_codebook: int, codebook_flavor: str = "classic") -> None:
+        super().__init__(num_codebook, dim_codebook, shape="mini_imagenet", codebook_flavor=codebook_flavor)
+
+
+def reconstruction_loss(out: Reconstruction, x: Tensor) -> Tensor:
+    """Mean square error of the images plus the loss of the codebook, float32."""
+    return functional.mse_loss(out.images.float(), x.float()) + out.loss_latent
