@@ -180,3 +180,23 @@ def test_ancestral_solvers(name: str, theirs_name: str, prediction: str) -> None
         draws[k] = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(5).set_state(before))
     got = ours(network(prediction), 12, name, clip=None, noise=lambda stream, row, like: draws[row])
     assert_equal(got, torch.stack(expected))
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+def test_singlestep(prediction: str) -> None:
+    """Their singlestep solver goes over a grid of its own; on our levels, middles included, it is our dpmpp_2s."""
+    table = SOLVERS["dpmpp_2s"](SCHEDULE, prediction, 6, clip=None)
+    named = {"prediction_type": NAMES[prediction], "solver_order": 2, "final_sigmas_type": "zero"}
+    scheduler = diffusers.DPMSolverSinglestepScheduler(**BASE, **named, lower_order_final=True)
+    scheduler.set_timesteps(len(table))
+    alpha, sigma = table.levels
+    scheduler.sigmas = torch.tensor([*(sigma / alpha), 0.0], dtype=torch.float64)
+    scheduler.timesteps = torch.tensor(table["t"])
+    state, expected = initial(), [initial()]
+    for t in scheduler.timesteps:
+        m = network(prediction)(state, t.float().repeat(2))
+        state = scheduler.step(m, t, state).prev_sample
+        expected.append(state)
+    got = ours(network(prediction), 6, "dpmpp_2s", clip=None)
+    assert len(table) == 11 and scheduler.order_list == [1, 2] * 5 + [1]
+    assert_equal(got, torch.stack(expected))
