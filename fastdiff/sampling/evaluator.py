@@ -45,7 +45,7 @@ class Evaluator:
         x_self_cond: Tensor | None = None,
         *,
         guided: bool = False,
-        scale: float = 1.0,
+        scale: float | Tensor = 1.0,
     ) -> Pair:
         """(m, m_u) at states x (B, ...) and times t (B,); networks see scale * x; m_u is None unless `guided`."""
         pairs = [
@@ -67,9 +67,15 @@ class Evaluator:
         return more if x_self_cond is None else {**more, "x_self_cond": self._cast(x_self_cond[piece])}
 
     def _evaluate(
-        self, state: Tensor, t: Tensor, more: dict[str, Tensor], piece: slice, guided: bool, scale: float
+        self,
+        state: Tensor,
+        t: Tensor,
+        more: dict[str, Tensor],
+        piece: slice,
+        guided: bool,
+        scale: float | Tensor,
     ) -> Pair:
-        x = self._cast(state if scale == 1.0 else state * scale)
+        x = self._cast(state if isinstance(scale, float) and scale == 1.0 else state * scale)
         if not guided or (self.null is None and self.weak is None and self.classifier is None):
             return self._call(self.net, x, t, more), None
         if self.classifier is not None:

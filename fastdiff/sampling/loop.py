@@ -1,13 +1,14 @@
 """The sampling loop: the one loop that carries out every table.
 
 Between the first and the last row nothing reads a tensor on the host: what a row does is known from the table, which
-the host made. Buffers are allocated once.
+the host made. The state is updated in place; buffers are allocated once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from fastdiff.ops import solver_step
 from fastdiff.rng import Stream
 from fastdiff.sampling.evaluator import Evaluator, split_variance
 from fastdiff.sampling.noise import NoiseSource
+from fastdiff.sampling.position import Position, host_positions
 from fastdiff.sampling.reductions import Adaptation
 from fastdiff.solvers.table import StepTable
 
@@ -66,78 +68,133 @@ class Run:
     progress: bool = False
 
 
-class _States:
-    """The states of a run: all of them when a trajectory is wanted, else two buffers that take turns."""
+class Rows(Protocol):
+    """Carries out the rows of a run in order; `buffers` holds the state after each."""
 
-    def __init__(self, x: Tensor, rows: int, trajectory: bool) -> None:
-        self._all = x.new_empty((rows + 1 if trajectory else 2, *x.shape))
-        self._all[0].copy_(x)
-        self._keep = trajectory
+    @property
+    def buffers(self) -> Buffers: ...  # noqa: D102
 
-    def __getitem__(self, k: int) -> Tensor:
-        return self._all[k if self._keep else k % 2]
-
-    def until(self, k: int) -> Tensor:
-        """State k, or all states up to it."""
-        return self._all[: k + 1] if self._keep else self[k]
+    def advance(self) -> None:
+        """The next row."""
 
 
-def run(plan: Run, x: Tensor) -> Tensor:
+class Buffers(NamedTuple):
+    """What the rows of a run read and write in place.
+
+    Args:
+        rows: (R, WIDTH) the table.
+        x: (B, ...) the state.
+        x0: (B, ...) the latest estimate of the clean image.
+        history: (K, B, ...) ring of earlier tensors, or None.
+    """
+
+    rows: Tensor
+    x: Tensor
+    x0: Tensor
+    history: Tensor | None
+
+
+def make_buffers(table: StepTable, x: Tensor) -> Buffers:
+    """Buffers of a run that starts from a copy of x (B, ...)."""
+    history = x.new_zeros((table.history, *x.shape)) if table.history else None
+    state = x.clone(memory_format=torch.contiguous_format)
+    return Buffers(table.tensor(x.device, x.dtype), state, torch.zeros_like(state), history)
+
+
+class Direct:
+    """Carries rows out one by one, as the host says them.
+
+    Args:
+        task: The run.
+        x: (B, ...) initial state.
+    """
+
+    def __init__(self, task: Run, x: Tensor) -> None:
+        self._task, self.buffers = task, make_buffers(task.table, x)
+        self._positions = host_positions(task.table, x)
+
+    def advance(self) -> None:
+        """The next row."""
+        advance(self._task, self.buffers, next(self._positions))
+
+
+def run(task: Run, x: Tensor, rows: Rows | None = None) -> Tensor:
     """Carry out all rows from the initial state.
 
     Args:
-        plan: What to do.
+        task: What to do.
         x: (B, ...) initial state, float32 (float64 for tests of order).
+        rows: What carries them out from x; by default one after the other, as they are.
 
     Returns:
         (B, ...) the last state, or (rows + 1, B, ...) all of them. When a callback stops the run early: the estimate
         of x0 at that row, or the states so far.
     """
-    table = plan.table
-    rows, times = table.tensor(x.device, x.dtype), table.times(len(x), x.device, x.dtype)
-    history = x.new_zeros((table.history, *x.shape)) if table.history else None
-    states, x0 = _States(x, len(table), plan.trajectory), torch.zeros_like(x)
-    evals, host_times = table["eval"] == 1, table["t"].tolist()
-    for k in _counted(plan):
-        x, out = states[k], states[k + 1]
-        given = _outputs(plan, k, x, times[k], x0) if evals[k] else {}
-        solver_step(rows, k, x, **given, cond=plan.cond, history=history, out=out, **_noise(plan, k, x))
-        if evals[k] and plan.callback is not None and plan.callback(k, host_times[k], out, x0):
-            return states.until(k + 1) if plan.trajectory else x0
-    return states.until(len(table))
+    table, carried = task.table, Direct(task, x) if rows is None else rows
+    state = carried.buffers.x
+    chain = x.new_empty((len(table) + 1, *x.shape)) if task.trajectory else None
+    if chain is not None:
+        chain[0].copy_(x)
+    evaluates, times = (table["eval"] == 1).tolist(), table["t"].tolist()
+    for k in _counted(task):
+        carried.advance()
+        if chain is not None:
+            chain[k + 1].copy_(state)
+        if (
+            evaluates[k]
+            and task.callback is not None
+            and task.callback(k, times[k], state, carried.buffers.x0)
+        ):
+            return carried.buffers.x0 if chain is None else chain[: k + 2]
+    return state if chain is None else chain
 
 
-def _outputs(plan: Run, k: int, x: Tensor, t: Tensor, x0: Tensor) -> dict[str, Tensor | None]:
-    """What the network says in row k, and where the row's estimate of x0 goes."""
-    scale, channels = float(plan.table["c_in"][k]), x.shape[1]
-    told, guided = x0 if plan.self_condition else None, plan.table.second_branch(k)
-    m, m_u = plan.evaluate(x, t, told, guided=guided, scale=scale)
-    mean, variance = split_variance(m, channels, x.dtype)
-    other = None if m_u is None else split_variance(m_u, channels, x.dtype)[0]
-    given = {"m": mean, "m_u": other, "v": variance, "x0_out": x0}
-    columns = None if plan.adapt is None else plan.adapt(k, x, mean, other)
+def advance(task: Run, buffers: Buffers, at: Position) -> None:
+    """One row: the network where it has an evaluation, then the fused step, in place."""
+    given = _outputs(task, buffers, at) if at.kind.evaluates else {}
+    given.update(_noise(task, at, buffers.x))
+    solver_step(
+        buffers.rows, at.row, buffers.x, **given, cond=task.cond, history=buffers.history, out=buffers.x
+    )
+
+
+def _outputs(task: Run, buffers: Buffers, at: Position) -> dict[str, Tensor | None]:
+    """What the network says in a row, and where the row's estimate of x0 goes."""
+    x, told = buffers.x, buffers.x0 if task.self_condition else None
+    scale = at.value("c_in") if at.kind.scaled else 1.0
+    m, m_u = task.evaluate(x, at.t, told, guided=at.kind.guided, scale=scale)
+    mean, variance = split_variance(_apart(m, buffers), x.shape[1], x.dtype)
+    other = None if m_u is None else split_variance(_apart(m_u, buffers), x.shape[1], x.dtype)[0]
+    given = {"m": mean, "m_u": other, "v": variance, "x0_out": buffers.x0}
+    columns = None if task.adapt is None else task.adapt(at, x, mean, other)
     if columns is None:
         return given
     return {**given, "per_sample": columns, "m_u": mean if other is None else other}
 
 
-def _noise(plan: Run, k: int, x: Tensor) -> dict[str, Tensor | None]:
-    """The noise and known region of row k; with philox noise the step makes what it needs from the seeds."""
-    table, region = plan.table, plan.region
+def _apart(m: Tensor, buffers: Buffers) -> Tensor:
+    """The output, copied when it lies in a buffer that the step writes (a network may return its input)."""
+    own = {buffers.x.untyped_storage().data_ptr(), buffers.x0.untyped_storage().data_ptr()}
+    return m.clone() if m.untyped_storage().data_ptr() in own else m
+
+
+def _noise(task: Run, at: Position, x: Tensor) -> dict[str, Tensor | None]:
+    """The noise and known region of a row; with philox noise the step makes what it needs from the seeds."""
+    region = task.region
     given: dict[str, Tensor | None] = {} if region is None else {"known": region.known, "mask": region.mask}
-    if plan.noise.inside:
-        return {**given, "seeds": plan.noise.seeds}
-    row = int(table["noise_row"][k])
-    if table["s"][k] != 0:
-        given["noise"] = plan.noise.row(Stream(int(table["stream"][k])), row, x)
-    if region is not None and table["i_s"][k] != 0:
-        given["known_noise"] = plan.noise.row(Stream.KNOWN, row, x)
+    if task.noise.inside:
+        return {**given, "seeds": task.noise.seeds}
+    row = int(at.value("noise_row"))
+    if at.value("s") != 0:
+        given["noise"] = task.noise.row(Stream(int(at.value("stream"))), row, x)
+    if region is not None and at.value("i_s") != 0:
+        given["known_noise"] = task.noise.row(Stream.KNOWN, row, x)
     return given
 
 
-def _counted(plan: Run) -> Iterable[int]:
-    if not plan.progress:
-        return range(len(plan.table))
+def _counted(task: Run) -> Iterable[int]:
+    if not task.progress:
+        return range(len(task.table))
     from tqdm.auto import tqdm
 
-    return tqdm(range(len(plan.table)), desc=plan.table.solver, leave=False)
+    return tqdm(range(len(task.table)), desc=task.table.solver, leave=False)

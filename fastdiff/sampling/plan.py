@@ -12,9 +12,10 @@ from torch import Tensor
 from fastdiff import rng
 from fastdiff.guidance import Guidance, as_guidance
 from fastdiff.rng import Seeds
+from fastdiff.sampling.carrying import carry_out
 from fastdiff.sampling.evaluator import Evaluator
 from fastdiff.sampling.inputs import Cond, Inputs, Labels, check_inputs
-from fastdiff.sampling.loop import Callback, Region, Run, run
+from fastdiff.sampling.loop import Callback, Region, Run
 from fastdiff.sampling.noise import NoiseChoice, NoiseSource
 from fastdiff.sampling.reductions import Adaptation
 from fastdiff.sampling.source import (
@@ -76,8 +77,8 @@ def plan(
     **solver_options: Any,
 ) -> Plan:
     """The plan of a call of `sample`, whose arguments these are."""
-    if compile not in ("auto", False):
-        raise ValueError(f"sample: compile must be 'auto' or False in this version, got {compile!r}")
+    if compile not in ("auto", True, False):
+        raise ValueError(f"sample: compile must be 'auto', True or False, got {compile!r}")
     source = resolve(model, schedule, prediction, shape)
     if spacing == OPTIMIZED:
         from fastdiff.sampling.optimize import optimized_times  # it samples
@@ -102,7 +103,7 @@ def plan(
         )
     hooks = {"callback": callback, "trajectory": trajectory, "progress": progress}
     table = table if start is None else table.starting_at(start)
-    adapt = Adaptation(table, rules, dynamic) if rules.adapts or dynamic is not None else None
+    adapt = Adaptation(rules, dynamic) if rules.adapts or dynamic is not None else None
     second = None if rules.weak is None else second_network(rules.weak, source)
     return Plan(
         source,
@@ -117,6 +118,7 @@ def plan(
         rules,
         second,
         adapt,
+        compile,
     )
 
 
@@ -188,6 +190,7 @@ class Plan:
         guidance: Its rules.
         weak: The network of autoguidance, or None.
         adapt: Columns per sample that depend on the outputs, or None.
+        compile: Whether rows are recorded: True, False or "auto".
     """
 
     source: Source
@@ -202,6 +205,7 @@ class Plan:
     guidance: Guidance
     weak: Network | None
     adapt: Adaptation | None
+    compile: bool | str
 
     def draw(self, piece: slice = slice(None)) -> Tensor:
         """The samples, or a piece of them."""
@@ -223,7 +227,7 @@ class Plan:
         for net in nets:
             check_weights(net)
         with evaluating(*nets):
-            result = run(task, self._initial(part, noise, len(seeds)))
+            result = carry_out(task, self._initial(part, noise, len(seeds)), self.compile)
         return self._within_range(self._finite(result, seeds))
 
     def _noise(self, seeds: Sequence[int]) -> NoiseSource:

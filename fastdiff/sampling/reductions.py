@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fastdiff.guidance import Guidance
-from fastdiff.ops.row import PER_SAMPLE, column
-from fastdiff.solvers.table import StepTable
+from fastdiff.ops.row import PER_SAMPLE
+from fastdiff.sampling.position import Number, Position
 
 
 @dataclass(frozen=True)
@@ -44,39 +44,37 @@ class Adaptation:
     """Makes the `per_sample` columns of each row that needs them.
 
     Args:
-        table: The rows.
         guidance: Whose weights may depend on the outputs.
         dynamic: Thresholding, or None.
     """
 
-    def __init__(self, table: StepTable, guidance: Guidance, dynamic: Dynamic | None) -> None:
-        self.table, self.guidance, self.dynamic = table, guidance, dynamic
+    def __init__(self, guidance: Guidance, dynamic: Dynamic | None) -> None:
+        self.guidance, self.dynamic = guidance, dynamic
 
-    def __call__(self, k: int, x: Tensor, m: Tensor, m_u: Tensor | None) -> Tensor | None:
-        """(B, 6) columns of row k from the state and both outputs; None where the row's own serve."""
-        adapts = m_u is not None and self.guidance.adapts and self.table.second_branch(k)
+    def __call__(self, at: Position, x: Tensor, m: Tensor, m_u: Tensor | None) -> Tensor | None:
+        """(B, 6) columns of a row from the state and both outputs; None where the row's own serve."""
+        adapts = m_u is not None and self.guidance.adapts and at.kind.guided
         if not adapts and self.dynamic is None:
             return None
-        values = {name: float(self.table[name][k]) for name in PER_SAMPLE}
         columns = x.new_empty((len(x), len(PER_SAMPLE)))
-        for i, value in enumerate(values.values()):
-            columns[:, i].fill_(value)
+        for i, name in enumerate(PER_SAMPLE):
+            columns[:, i].fill_(at.value(name))
         if adapts and m_u is not None:
             columns[:, 0], columns[:, 1] = guided_weights(m.to(x.dtype), m_u.to(x.dtype), self.guidance)
         if self.dynamic is not None:
-            x0 = self._estimate(k, x, m, m_u, columns)
-            limit = dynamic_limit(x0, self.dynamic, values["hi"])
-            columns[:, 2], columns[:, 3], columns[:, 4] = -limit, limit, values["hi"] / limit
+            unit = at.value("hi")
+            limit = dynamic_limit(_estimate(at, x, m, m_u, columns), self.dynamic, unit)
+            columns[:, 2], columns[:, 3], columns[:, 4] = -limit, limit, unit / limit
         return columns
 
-    def _estimate(self, k: int, x: Tensor, m: Tensor, m_u: Tensor | None, columns: Tensor) -> Tensor:
-        """x0 of row k before any clamping."""
-        u_x, u_m = (float(self.table.rows[k, column(name)]) for name in ("u_x", "u_m"))
-        shape = (-1, *(1,) * (x.ndim - 1))
-        output = columns[:, 0].reshape(shape) * m.to(x.dtype)
-        if m_u is not None:
-            output = output + columns[:, 1].reshape(shape) * m_u.to(x.dtype)
-        return u_x * x + u_m * output
+
+def _estimate(at: Position, x: Tensor, m: Tensor, m_u: Tensor | None, columns: Tensor) -> Tensor:
+    """x0 of a row before any clamping."""
+    shape = (-1, *(1,) * (x.ndim - 1))
+    output = columns[:, 0].reshape(shape) * m.to(x.dtype)
+    if m_u is not None:
+        output = output + columns[:, 1].reshape(shape) * m_u.to(x.dtype)
+    return at.value("u_x") * x + at.value("u_m") * output
 
 
 def guided_weights(m: Tensor, m_u: Tensor, guidance: Guidance) -> Sequence[Tensor]:
@@ -97,11 +95,12 @@ def guided_weights(m: Tensor, m_u: Tensor, guidance: Guidance) -> Sequence[Tenso
     return factor * g_c, factor * g_u
 
 
-def dynamic_limit(x0: Tensor, dynamic: Dynamic, unit: float) -> Tensor:
+def dynamic_limit(x0: Tensor, dynamic: Dynamic, unit: Number) -> Tensor:
     """s of each sample, (B,): the quantile of |x0| between neighbours, at least `unit`."""
     sizes = x0.abs().flatten(1).sort(1).values
     place = dynamic.quantile * (sizes.shape[1] - 1)
     low = int(place)
     high = min(low + 1, sizes.shape[1] - 1)
     found = sizes[:, low] + (place - low) * (sizes[:, high] - sizes[:, low])
-    return found.clamp(min=unit, max=None if dynamic.most is None else dynamic.most * unit)
+    found = torch.clamp(found, min=unit)
+    return found if dynamic.most is None else torch.clamp(found, max=dynamic.most * unit)

@@ -13,6 +13,7 @@ from fastdiff.guidance import Guidance
 from fastdiff.model import Model
 from fastdiff.ops import solver_step
 from fastdiff.sampling import Dynamic, sample
+from fastdiff.sampling.position import host_positions
 from fastdiff.sampling.reductions import Adaptation, dynamic_limit, guided_weights
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import ddim, dpmpp_2m
@@ -60,7 +61,8 @@ def test_weights_reach_the_fused_step() -> None:
     rule = Guidance(4.0, rescale=0.6, parallel=0.2)
     table = rule.apply(ddim(SCHEDULE, "eps", 4, clip=None))
     x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
-    columns = Adaptation(table, rule, None)(1, x, m, m_u)
+    at = list(host_positions(table, x))[1]
+    columns = Adaptation(rule, None)(at, x, m, m_u)
     got = solver_step(table.tensor(dtype=torch.float64), 1, x, m, m_u=m_u, per_sample=columns)
     plain = ddim(SCHEDULE, "eps", 4, clip=None)
     expected = solver_step(plain.tensor(dtype=torch.float64), 1, x, mixed(rule))

@@ -87,7 +87,7 @@ def test_no_value_is_read_between_first_and_last_row(
 def test_no_value_is_read_when_weights_and_limits_depend_on_the_outputs() -> None:
     rule = Guidance(3.0, rescale=0.7, parallel=0.5)
     table = rule.apply(ddpm(SCHEDULE, "eps", 5))
-    plan = plan_of(table=table, adapt=Adaptation(table, rule, Dynamic()))
+    plan = plan_of(table=table, adapt=Adaptation(rule, Dynamic()))
     with NoHostReads():
         run(plan, torch.randn(3, 2, 4, 4))
 

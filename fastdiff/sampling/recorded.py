@@ -1,0 +1,192 @@
+"""Rows that were recorded once and are replayed: CUDA graphs of the sampling loop.
+
+A recording holds no number of a run, only addresses. The table, the times, the seeds and everything given per sample
+are loaded into its static buffers, and a counter on the device says which row it is; its own tiny launch advances it.
+So one recording serves every run of the same shapes: other seeds, labels, guidance weights, even another solver of as
+many rows. What a network keeps in Python (a flag, a scale that is no tensor) is recorded as it is then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fastdiff.engine.recorder import Recorder, Replay
+from fastdiff.engine.replay_cache import ReplayCache, addresses_of, layout_of
+from fastdiff.sampling.loop import Buffers, Region, Run, advance, make_buffers, run
+from fastdiff.sampling.noise import NoiseSource
+from fastdiff.sampling.position import DevicePosition, Kind, device_rows, kinds
+
+#: Runs without hooks, up to this many rows, are one recording of the whole loop.
+WHOLE_LOOP_ROWS = 64
+Given = dict[str, Tensor]
+
+
+def reasons(task: Run, x: Tensor) -> list[str]:
+    """Why the rows of a run cannot be recorded; empty when they can."""
+    told = []
+    if not task.noise.inside:
+        told.append("its noise is made on the host; only noise by seed is made on the device")
+    if task.evaluate.classifier is not None:
+        told.append("a classifier's gradient is taken in it")
+    if task.evaluate.one_by_one and len(x) > 1:
+        told.append("the network is called for each sample alone")
+    loose = [net for net in (task.evaluate.net, task.evaluate.weak) if net and not isinstance(net, nn.Module)]
+    if loose:
+        told.append("the network is no torch module, so its weights cannot be watched")
+    return told
+
+
+def given(task: Run) -> Given:
+    """Every tensor of a run that a recording reads from a static buffer, by name."""
+    region = task.region
+    named: dict[str, Tensor | None] = {
+        "seeds": task.noise.seeds,
+        "cond": task.cond,
+        "known": None if region is None else region.known,
+        "mask": None if region is None else region.mask,
+        **{f"input {name}": value for name, value in task.evaluate.inputs.items()},
+        **{f"null {name}": value for name, value in (task.evaluate.null or {}).items()},
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def with_given(task: Run, tensors: Given) -> Run:
+    """The run on other tensors of the same names."""
+    evaluate, region = task.evaluate, task.region
+    inputs = {name: tensors[f"input {name}"] for name in evaluate.inputs}
+    null = None if evaluate.null is None else {name: tensors[f"null {name}"] for name in evaluate.null}
+    return replace(
+        task,
+        evaluate=replace(evaluate, inputs=inputs, null=null),
+        noise=NoiseSource("philox", tensors["seeds"]),
+        cond=tensors.get("cond"),
+        region=None if region is None else Region(tensors["known"], tensors["mask"]),
+        callback=None,
+        progress=False,
+    )
+
+
+class Recording:
+    """Static buffers, and a replay for every kind of row (or one for the whole loop) that was needed so far.
+
+    Args:
+        task: A run of the shapes to record.
+        x: (B, ...) its initial state.
+        recorder: Records.
+    """
+
+    def __init__(self, task: Run, x: Tensor, recorder: Recorder) -> None:
+        self.given = {name: tensor.clone() for name, tensor in given(task).items()}
+        self.buffers: Buffers = make_buffers(task.table, x)
+        self._task = with_given(task, self.given)
+        self._counter, _, self._times = device_rows(task.table, x)
+        self._recorder = recorder
+        self._replays: dict[tuple[Kind, ...], Replay] = {}
+        self.lock = threading.Lock()
+
+    def prepare(self, task: Run, x: Tensor) -> list[Replay]:
+        """Load a run and return what carries its rows out, in order; records what is missing first."""
+        plan = kinds(task.table)
+        whole = (
+            len(plan) <= WHOLE_LOOP_ROWS and task.callback is None and not (task.trajectory or task.progress)
+        )
+        groups = [tuple(plan)] if whole else [(kind,) for kind in plan]
+        for group in dict.fromkeys(groups):
+            if group not in self._replays:
+                self._load(task, x)
+                self._replays[group] = self._record(group, plan.index(group[0]))
+        self._load(task, x)
+        rows = [self._replays[group] for group in groups]
+        return [*rows, *[_nothing] * (len(plan) - len(rows))]
+
+    def _record(self, rows: tuple[Kind, ...], first: int) -> Replay:
+        """One replay of some rows; `first` is a row of the run that is of the first kind."""
+        at = {kind: DevicePosition(kind, self._counter, self.buffers.rows, self._times) for kind in rows}
+
+        def work() -> None:
+            for kind in rows:
+                advance(self._task, self.buffers, at[kind])
+                self._counter.add_(1)
+
+        return self._recorder.record(work, lambda: self._counter.fill_(first), self.static())
+
+    def static(self) -> list[Tensor]:
+        """Every tensor whose address the recording holds, but for the weights."""
+        mine = [tensor for tensor in self.buffers if tensor is not None]
+        return [*mine, *self.given.values(), self._counter, self._times]
+
+    def _load(self, task: Run, x: Tensor) -> None:
+        for name, tensor in given(task).items():
+            self.given[name].copy_(tensor)
+        counter, rows, times = device_rows(task.table, x)
+        for buffer, value in ((self._counter, counter), (self._times, times), (self.buffers.rows, rows)):
+            buffer.copy_(value)
+        self.buffers.x.copy_(x)
+        self.buffers.x0.zero_()
+        if self.buffers.history is not None:
+            self.buffers.history.zero_()
+
+
+def _nothing() -> None:
+    """The rows after the first of a whole loop: already carried out."""
+
+
+class Replayed:
+    """Carries the rows of one run out by replays; see `fastdiff.sampling.loop.Rows`."""
+
+    def __init__(self, recording: Recording, task: Run, x: Tensor) -> None:
+        self._rows = iter(recording.prepare(task, x))
+        self.buffers = recording.buffers
+
+    def advance(self) -> None:
+        """The next row."""
+        next(self._rows)()
+
+
+RECORDINGS: ReplayCache[Recording] = ReplayCache(most=8)
+
+
+def run_recorded(task: Run, x: Tensor, recorder: Recorder) -> Tensor:
+    """Carry out a run on a recording of its shapes, a kept one where there is one.
+
+    Args:
+        task: A run without `reasons`.
+        x: (B, ...) initial state.
+        recorder: Records what is missing.
+
+    Returns:
+        As `fastdiff.sampling.loop.run`, in memory of its own.
+
+    Raises:
+        RecordingError: when the rows cannot be recorded; no part of a recording is kept.
+    """
+    modules = [net for net in (task.evaluate.net, task.evaluate.weak) if isinstance(net, nn.Module)]
+    recording = RECORDINGS.get(_key(task, x, modules), modules, lambda: Recording(task, x, recorder))
+    with recording.lock:
+        try:
+            rows = Replayed(recording, task, x)
+        except Exception:
+            RECORDINGS.drop(recording)
+            raise
+        result = run(task, x, rows)
+        return result if task.trajectory else result.clone()
+
+
+def _key(task: Run, x: Tensor, modules: list[nn.Module]) -> Hashable:
+    """What a recording fixes."""
+    evaluate, table, adapt = task.evaluate, task.table, task.adapt
+    rule = None if adapt is None else adapt.guidance
+    return (
+        layout_of(x),
+        tuple((name, layout_of(tensor)) for name, tensor in given(task).items()),
+        tuple(addresses_of(module) for module in modules),
+        (len(table), table.history, table.discrete_time, task.self_condition),
+        (evaluate.input_dtype, evaluate.autocast, torch.is_inference_mode_enabled()),
+        None if rule is None else (rule.w, rule.rescale, rule.parallel),
+        None if adapt is None else adapt.dynamic,
+    )
