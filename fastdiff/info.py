@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
-import pkgutil
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -87,11 +85,9 @@ def _listed(value: Any) -> str:
 
 def _ops() -> dict[str, dict[str, str]]:
     """Every op x backend: "available", or the reason why not."""
-    from fastdiff import ops
     from fastdiff.ops import dispatch
 
-    for module in pkgutil.iter_modules(ops.__path__):
-        importlib.import_module(f"{ops.__name__}.{module.name}")
+    dispatch.load()
     return {name: _states(backends) for name, backends in sorted(dispatch.registered().items())}
 
 

@@ -40,6 +40,8 @@ def _smaller(command: list[str]) -> list[str]:
         network = ["--network.channels", "8", "--network.channel-mults", "1", "--network.groups", "4"]
         small = ["--data", "digits", "--size", "8", "--steps", "1", "--batch-size", "2", "--device", "cpu"]
         return [*command[1:], *small, *network, "--network.heads", "1", "--no-progress"]
+    if name == "doctor":
+        return [*command[1:], "--ops", "normal", "--device", "cpu", "--no-store"]
     return [*command[1:], "--num", "10", "--steps", "1"] if name == "eval" else command[1:]
 
 

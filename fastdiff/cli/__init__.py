@@ -1,4 +1,4 @@
-"""The command `fastdiff`: sample, train, eval, plot, info.
+"""The command `fastdiff`: sample, train, eval, plot, doctor, info.
 
 Each command is a module with a dataclass of its options (read by tyro) and a function `run`. Only the module of the
 command that is asked for is imported. A wrong value ends in one line on stderr and exit status 2; `--debug` or
@@ -32,6 +32,7 @@ COMMANDS = {
     "train": Command("fastdiff.cli.train", "train a model, or go on with a stopped training"),
     "eval": Command("fastdiff.cli.evaluate", "class accuracy and Frechet distance of a model's images"),
     "plot": Command("fastdiff.cli.plot", "plot solvers: schedule, times, error against evaluations"),
+    "doctor": Command("fastdiff.cli.doctor", "check and time every kernel on this machine; keep the fastest"),
     "info": Command("fastdiff.cli.info", "versions, devices, and which backend runs which op, or why not"),
 }
 

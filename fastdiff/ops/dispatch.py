@@ -7,14 +7,18 @@ to choose from. When none can run, the error names the inputs and the reasons of
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import winners
 
 BACKENDS = ("cuda", "triton", "cpp", "torch")
 _OPS: dict[str, tuple[Backend, ...]] = {}
@@ -30,6 +34,8 @@ class Backend:
         reasons: why it cannot run these inputs, in words; empty when it can.
         missing: why it can run nothing at all here (not built, no device); empty when it can.
         verifies: it refuses wrong inputs itself with a `RuntimeError`, before it writes anything.
+        shape_class: where given, this backend stands back unless forced, until `fastdiff doctor` has found it the
+            fastest on the device for inputs of that class (a short text, such as the sizes rounded up).
     """
 
     name: str
@@ -37,6 +43,19 @@ class Backend:
     reasons: Callable[..., list[str]]
     missing: str = ""
     verifies: bool = False
+    shape_class: Callable[..., str] | None = None
+
+
+class NoBackend(ValueError):
+    """No backend can run an op's inputs.
+
+    Attributes:
+        reasons: by backend, why it cannot.
+    """
+
+    def __init__(self, message: str, reasons: dict[str, list[str]]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
 
 
 def _checked(name: str, place: str) -> str:
@@ -72,10 +91,40 @@ def forced_backend() -> str | None:
     return _forced
 
 
+#: Called with (op, backend, inputs) around every call of a backend.
+Observer = Callable[[str, Backend, Mapping[str, Any]], AbstractContextManager[Any]]
+_observer: Observer | None = None
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Let an observer's context stand around every call of a backend inside the block, in the whole process."""
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
+
+
+def _called(op: str, backend: Backend, inputs: Mapping[str, Any]) -> Any:
+    if _observer is None:
+        return backend.run(**inputs)
+    with _observer(op, backend, inputs):
+        return backend.run(**inputs)
+
+
 def register(op: str, *backends: Backend) -> tuple[Backend, ...]:
     """Record the backends of an op, best first, for `fastdiff info`."""
     _OPS[op] = backends
     return backends
+
+
+def load() -> None:
+    """Import every op of this package, so that all are registered."""
+    package = importlib.import_module(__package__ or "fastdiff.ops")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def registered() -> Mapping[str, tuple[Backend, ...]]:
@@ -83,8 +132,22 @@ def registered() -> Mapping[str, tuple[Backend, ...]]:
     return dict(_OPS)
 
 
-def _why_not(backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
-    return [backend.missing] if backend.missing else backend.reasons(**inputs)
+def _why_not(op: str, backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
+    if backend.missing:
+        return [backend.missing]
+    reasons = backend.reasons(**inputs)
+    return reasons if reasons or backend.shape_class is None else _not_won(op, backend, inputs)
+
+
+def _not_won(op: str, backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
+    """Why a backend that stands back until it has won is not chosen; empty when it has, or is forced."""
+    if backend.shape_class is None or _forced == backend.name:
+        return []
+    shapes = backend.shape_class(**inputs)
+    device = next(value.device for value in inputs.values() if isinstance(value, Tensor))
+    if winners.winner(op, shapes, device.type, device.index) == backend.name:
+        return []
+    return [f"`fastdiff doctor` has not found it the fastest for {shapes} on {device}"]
 
 
 def run(
@@ -107,20 +170,21 @@ def run(
             continue
         if backend.verifies and not torch.compiler.is_compiling():
             try:
-                if not backend.reasons(**inputs):
-                    return backend.run(**inputs)
+                if not _why_not(op, backend, inputs):
+                    return _called(op, backend, inputs)
             except (RuntimeError, TypeError, AttributeError):
                 check(inputs)
                 raise
             continue
         check(inputs)
-        if not backend.reasons(**inputs):
-            return backend.run(**inputs)
+        if not _why_not(op, backend, inputs):
+            return _called(op, backend, inputs)
     check(inputs)
-    raise ValueError(_refusal(op, backends, inputs))
+    raise _refusal(op, backends, inputs)
 
 
-def _refusal(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) -> str:
+def _refusal(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) -> NoBackend:
+    reasons = {backend.name: _why_not(op, backend, inputs) for backend in backends}
     lines = [f"{op}: no backend can run these inputs:"]
     for name, value in inputs.items():
         if isinstance(value, Tensor):
@@ -131,7 +195,7 @@ def _refusal(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) 
         if _forced is not None and backend.name != _forced:
             lines.append(f"`{backend.name}`: not chosen, because `{_forced}` is forced")
         else:
-            lines.append(f"`{backend.name}`: " + "; ".join(_why_not(backend, inputs)))
+            lines.append(f"`{backend.name}`: " + "; ".join(reasons[backend.name]))
     if _forced is not None and all(backend.name != _forced for backend in backends):
         lines.append(f"`{_forced}`: {op} has no such backend")
-    return "\n".join(lines)
+    return NoBackend("\n".join(lines), reasons)

@@ -48,13 +48,15 @@ def reference(
     activate: bool,
 ) -> Tensor:
     """`group_norm_silu` in plain torch, in float32 or the dtype of x if that is wider, rounded once."""
-    if x.numel() == 0:
-        return x.clone()
     wide = computed(x)
     weight, bias = (None if factor is None else factor.to(wide.dtype) for factor in (weight, bias))
     if weight is None and bias is not None:  # torch fails in the gradient of a bias alone
         weight = torch.ones_like(bias)
-    u = modulated(torch.group_norm(wide, groups, weight, bias, eps), scale, shift)
+    if x.numel() == 0:  # torch refuses some empty maps; the gradients of the factors are zeros all the same
+        rows = (None if factor is None else factor.expand(x.shape[:2]) for factor in (weight, bias))
+        u = modulated(modulated(wide, *rows), scale, shift)
+    else:
+        u = modulated(torch.group_norm(wide, groups, weight, bias, eps), scale, shift)
     return (torch.nn.functional.silu(u) if activate else u).to(x.dtype)
 
 

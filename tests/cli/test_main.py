@@ -29,7 +29,10 @@ def test_without_a_command_the_commands_are_listed(capsys: pytest.CaptureFixture
 def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["smaple"]) == 2
     told = capsys.readouterr()
-    assert told.err == "fastdiff: the command must be one of sample, train, eval, plot, info, got 'smaple'\n"
+    assert (
+        told.err
+        == "fastdiff: the command must be one of sample, train, eval, plot, doctor, info, got 'smaple'\n"
+    )
     assert told.out == ""
 
 
