@@ -108,6 +108,9 @@ class Case:
 
 
 def _converted(value: Any, dtype: torch.dtype | None, put: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, tuple):
+        parts = [_converted(part, dtype, put) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if not isinstance(value, Tensor):
         return value
     if dtype is not None and value.is_floating_point():
