@@ -104,15 +104,16 @@ class WeightSets:
         with self._lock:
             recent = self._recent
             if recent is None or recent.watch.changed(weights):
-                recent = self._recent = self._find(weights)
+                recent = self._recent = self._find(weights, recent)
             return recent.constants(plan, folds, weights)
 
-    def _find(self, weights: Sequence[Tensor]) -> WeightSet:
+    def _find(self, weights: Sequence[Tensor], suspect: WeightSet | None) -> WeightSet:
+        """The set of these weights; `suspect` was just seen to differ, in a stretch that the next look skips."""
         key = tuple(w.data_ptr() for w in weights)
         found = self._sets.pop(key, None)
         if found is None:
             found = WeightSet(weights)
-        elif found.watch.changed(weights):
+        elif found is suspect or found.watch.changed(weights):
             found.forget(weights)
         self._sets[key] = found
         while len(self._sets) > _KEPT:

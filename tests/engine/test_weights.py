@@ -90,6 +90,21 @@ def test_a_sparse_edit_through_data_is_seen_within_32_calls_or_after_refresh(net
         assert_equal(compiled(X, T), net(X, T))
 
 
+def test_every_word_is_looked_at_within_32_calls():
+    """What a plan packed is packed anew after an edit of one element, wherever it lies."""
+
+    class Copies:
+        def compute(self, weights, values):
+            return [weight.clone() for weight in weights]
+
+    weights, sets = [torch.randn(40, 50), torch.randn(7)], WeightSets()
+    for place in (0, 3, 777, 1234, 1999):
+        sets.constants(0, Copies(), weights)
+        weights[0].data.view(-1)[place] += 1.0
+        seen = [torch.equal(sets.constants(0, Copies(), weights)[0], weights[0]) for _ in range(32)]
+        assert seen[-1], f"element {place}"
+
+
 def test_instances_of_one_class_keep_their_own_weights(networks):
     compiled = [torch.compile(net, backend="fastdiff") for net in (*networks, copy.deepcopy(networks[1]))]
     with torch.no_grad():
