@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import engine, nn, ops, rng, solvers
+    from . import engine, nn, ops, rng, solvers, systems
     from .engine import compile, refresh
     from .guidance import Guidance
     from .model import Model, load, save
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    **dict.fromkeys(("engine", "nn", "ops", "rng", "solvers"), ""),
+    **dict.fromkeys(("engine", "nn", "ops", "rng", "solvers", "systems"), ""),
     **dict.fromkeys(("compile", "refresh"), "engine"),
     **dict.fromkeys(("Model", "load", "save"), "model"),
     **dict.fromkeys(("sample", "sample_batches"), "sampling"),
@@ -45,6 +45,7 @@ __all__ = [
     "sample_batches",
     "save",
     "solvers",
+    "systems",
     "use_backend",
 ]
 

@@ -26,6 +26,10 @@ class Training:
 DEFAULT = "diffusion"
 TRAININGS = {
     DEFAULT: Training("fastdiff.training", "TrainConfig", "DenoisingTask"),
+    "vqvae": Training("fastdiff.training.vqvae", "VQVAEConfig", "VQVAETask"),
+    "hierarchical-vqvae": Training(
+        "fastdiff.training.vqvae", "HierarchicalVQVAEConfig", "HierarchicalVQVAETask"
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from fastdiff.weights import bare, fill, find_folder, known, read_config, write_
 
 #: Classes that a file may name, and the module each is in (imported when it is asked for).
 SYSTEMS = {
+    "HierarchicalVQVAE": "fastdiff.systems.vqvae",
     "VQVAE": "fastdiff.systems.vqvae",
 }
 
@@ -27,7 +28,7 @@ def save(
             options of its class.
         folder: where; an older model there is replaced.
         dtype: how the weights are stored: "float32", or "float16" or "bfloat16" at half the size.
-        meta: JSON-able facts (where the weights come from).
+        meta: JSON-able facts (where the weights come from); None: the system's own attribute `meta`, if it has one.
 
     Returns:
         The folder.
@@ -39,7 +40,10 @@ def save(
     name = next((kind.__name__ for kind in type(system).__mro__ if kind.__name__ in SYSTEMS), None)
     if name is None or not hasattr(system, "config"):
         raise ValueError(f"save: system must be one of {', '.join(SYSTEMS)}, got {type(system).__name__}")
-    description = {"system": {"name": name, "config": system.config}, "meta": meta or {}}
+    description = {
+        "system": {"name": name, "config": system.config},
+        "meta": getattr(system, "meta", {}) if meta is None else meta,
+    }
     return write_folder(folder, system, description, dtype)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastdiff.model import Model, save
 from fastdiff.training.checkpoint import (
     list_checkpoints,
     read_newest,
@@ -32,12 +31,14 @@ from fastdiff.training.optimizer import (
 from fastdiff.training.precision import Precision
 from fastdiff.training.processes import Processes, join
 from fastdiff.training.stopping import StopRequest, TrainingStopped
-from fastdiff.training.task import DenoisingTask, Task
+from fastdiff.training.task import DenoisingTask, Task, Trained
 
 NOTHING = contextlib.nullcontext()
 
 
-def train(config: RunConfig, data: Dataset | None = None, task: Callable[..., Task] = DenoisingTask) -> Model:
+def train(
+    config: RunConfig, data: Dataset | None = None, task: Callable[..., Task] = DenoisingTask
+) -> Trained:
     """Train a network as `config` says; the finished model lies in `<out>/model`.
 
     Args:
@@ -46,7 +47,7 @@ def train(config: RunConfig, data: Dataset | None = None, task: Callable[..., Ta
         task: what is trained: (config, data, processes) -> `fastdiff.training.task.Task`.
 
     Returns:
-        The model with the averaged weights.
+        The model (or system) with the averaged weights.
 
     Raises:
         ValueError: for options or files that are wrong.
@@ -91,7 +92,7 @@ class Trainer:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self) -> Model:
+    def run(self) -> Trained:
         """Do the steps that are left and return the model."""
         log = RunLog(self.config, self.done) if self.processes.first else None
         devices = [self.processes.device] if self.processes.device.type == "cuda" else []
@@ -105,7 +106,7 @@ class Trainer:
                     self.save_checkpoint()
         model = self.averaged_model()
         if self.processes.first:
-            save(model, self.config.folder / "model", dtype=self.config.store)
+            self.task.save(model, self.config.folder / "model", self.config.store)
         self.processes.wait()
         return model
 
@@ -200,7 +201,7 @@ class Trainer:
         self.precision.load(meta["scaler"])
         self.ema.updates, self.done = meta["ema_updates"], meta["step"]
 
-    def averaged_model(self) -> Model:
+    def averaged_model(self) -> Trained:
         """The model with the averaged weights of now."""
         return self.task.model(self.ema.net, self.done)
 

@@ -13,15 +13,25 @@ from fastdiff.model import Model
 
 def write_preview(model: Model, path: Path, *, num: int = 40, steps: int = 20, seed: int = 0) -> None:
     """Sample `num` images (each class in turn) with DDIM and write them as one PNG, ten in a row."""
-    from PIL import Image
-
     from fastdiff.sampling import sample
 
     labels = torch.arange(num) % model.num_classes if model.num_classes else None
     images = sample(model, steps, num=num, labels=labels, seed=seed)
+    _write(grid(images, 10), path)
+
+
+def write_pairs(images: Tensor, reconstructions: Tensor, path: Path, *, columns: int = 10) -> None:
+    """Write rows of images (N, C, H, W) in [-1, 1], each row with its reconstructions below it, as one PNG."""
+    rows = zip(images.split(columns), reconstructions.split(columns))
+    _write(np.concatenate([grid(part, columns) for pair in rows for part in pair]), path)
+
+
+def _write(picture: np.ndarray, path: Path) -> None:
+    from PIL import Image
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
-    Image.fromarray(grid(images, 10)).save(partial, format="PNG")
+    Image.fromarray(picture).save(partial, format="PNG")
     partial.replace(path)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fastdiff.model import Model, load
+from fastdiff import systems
+from fastdiff.model import Model, load, save
 from fastdiff.nn import UNet
 from fastdiff.schedule import Schedule
 from fastdiff.training.batches import Batches
@@ -19,6 +20,9 @@ from fastdiff.training.export import run_facts
 from fastdiff.training.loss import DenoisingLoss
 from fastdiff.training.preview import write_preview
 from fastdiff.training.processes import Processes
+
+#: What a run ends as: a model to sample from, or one of `fastdiff.systems`.
+Trained = Model | nn.Module
 
 
 class Task(ABC):
@@ -44,16 +48,24 @@ class Task(ABC):
         """The loss of step `step` (from 0), a float32 scalar with gradient; `net` is called, or its methods are."""
 
     @abstractmethod
-    def model(self, net: nn.Module, step: int) -> Model:
-        """The model that `net` (the averaged weights) is after `step` steps."""
+    def model(self, net: nn.Module, step: int) -> Trained:
+        """The model or system that `net` (the averaged weights) is after `step` steps."""
+
+    def save(self, model: Trained, folder: Path, dtype: str) -> None:
+        """Write what `model` returned; of a system, its attribute `meta` goes into the file, too."""
+        if isinstance(model, Model):
+            save(model, folder, dtype=dtype)
+        else:
+            systems.save(model, folder, dtype=dtype)
 
     def facts(self) -> dict[str, float]:
         """Further numbers for a line of the log."""
         return {}
 
-    def preview(self, model: Model, path: Path) -> None:
-        """Write a picture of what the model can do by now."""
-        write_preview(model, path)
+    def preview(self, model: Trained, path: Path) -> None:
+        """Write a picture of what the model can do by now; of a model, a grid of samples."""
+        if isinstance(model, Model):
+            write_preview(model, path)
 
 
 class DenoisingTask(Task):

@@ -78,3 +78,18 @@ def test_a_word_says_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert cli.main(["train", "diffusion", *TINY, "--out", out, "--steps", "1"]) == 0
     assert cli.main(["train", "gan", "--out", out]) == 2
     assert "must be one of diffusion" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["vqvae", "hierarchical-vqvae"])
+def test_autoencoders(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, deep = str(tmp_path / "run"), word != "vqvae"
+    options = ["--data", "digits", "--batch-size", "4", "--no-progress", "--device", "cpu", "--steps", "1"]
+    small = ["--network.width", "8", "--network.groups", "4", "--network.layers", "1"] if deep else []
+    codes = ["--network.codebook-options", "decay", "0.9", "--network.dim-codebook", "8"]
+    assert cli.main(["train", word, *options, *small, *codes, "--out", out]) == 0
+    assert f"wrote {out}/model" in capsys.readouterr().out
+    system = fastdiff.systems.load(f"{out}/model")
+    assert system.config["codebook_options"] == {"decay": 0.9}
+    wrong = ["--network.codebook-options", "speed", "1", "--out", str(tmp_path / "other")]
+    assert cli.main(["train", word, *options, *small, *wrong]) == 2
+    assert "options must be those of 'ema'" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def test_a_subclass_is_stored_as_the_system_it_is_made_from(tmp_path: Path) -> N
 
 
 def test_other_things_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="save: system must be one of VQVAE.*, got Linear"):
+    with pytest.raises(ValueError, match="save: system must be one of .*VQVAE.*, got Linear"):
         systems.save(torch.nn.Linear(2, 2), tmp_path / "m")
     with pytest.raises(ValueError, match="name_or_path must be a folder or a known model"):
         systems.load("nothing")
@@ -45,7 +45,7 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
     net = UNet(in_channels=1, channels=8, channel_mults=(1,), blocks=1)
     fastdiff.save(fastdiff.Model(net, fastdiff.Schedule.cosine(10), "v", (1, 8, 8)), tmp_path / "unet")
     with pytest.raises(
-        ValueError, match=r"system in .* must be one of VQVAE.*, got none .*use fastdiff.load"
+        ValueError, match=r"system in .* must be one of .*VQVAE.*, got none .*use fastdiff.load"
     ):
         systems.load(tmp_path / "unet")
 
@@ -53,7 +53,7 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "Other"}, "must be one of VQVAE.*, got Other"),
+        ({"name": "Other"}, "must be one of .*VQVAE.*, got Other"),
         ({"config": {"size": 1}}, "must hold the options of a VQVAE, got: .*size"),
         ({"config": {"num_codebook": 8, "dim_codebook": 5}}, "weights in .* must fit its config.json"),
     ],
