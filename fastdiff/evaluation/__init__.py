@@ -6,14 +6,17 @@ from fastdiff.evaluation.classifier import Classifier, predict, train_classifier
 from fastdiff.evaluation.classifier_file import load_classifier, make_classifier
 from fastdiff.evaluation.evaluate import Report, Row, evaluate
 from fastdiff.evaluation.frechet import frechet_distance, gaussian_distance, moments
+from fastdiff.evaluation.reconstruction import ReconstructionReport, judge_reconstruction
 
 __all__ = [
     "Classifier",
+    "ReconstructionReport",
     "Report",
     "Row",
     "evaluate",
     "frechet_distance",
     "gaussian_distance",
+    "judge_reconstruction",
     "load_classifier",
     "make_classifier",
     "moments",
