@@ -2,6 +2,7 @@
 # make demo      a grid of garments drawn from the shipped model: out/demo.png
 # make test      the tests;  make test-slow: those marked slow as well
 # make check     ruff, format, types, floors, C++ format
+# make cuda-build  the whole package against a CUDA build of torch, in a venv of its own (5 GB; needs nvcc, no GPU)
 # make bench     the measurements of benchmarks/, printed and kept as JSON
 # pip reads its usual PIP_* variables; PYTHON=python3.12 chooses another interpreter for a new .venv.
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cpp' 'csrc/*.cu' 2>/dev/null)
 BUILD_INPUTS := $(wildcard setup.py pyproject.toml csrc/* csrc/*/* csrc/*/*/*)
 
-.PHONY: install demo test test-slow check format bench clean help row.h
+.PHONY: install demo test test-slow check format bench clean cuda-build help row.h
 .DEFAULT_GOAL := help
 
 help:
@@ -59,6 +60,20 @@ format: install
 row.h: install
 	$(BIN)/python -c "from fastdiff.ops.row import cpp_header; print(cpp_header(), end='')" > csrc/include/fastdiff/row.h
 	$(BIN)/python -c "from fastdiff.ops.row import triton_columns; print(triton_columns(), end='')" > kernels/triton/columns.py
+
+# A copy of the sources is built, so that the compiled part of this folder stays as it is.
+CUDA_VENV ?= .venv-cuda
+CUDA_TORCH ?= 2.14.1
+cuda-build:
+	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip install -q torch==$(CUDA_TORCH) numpy setuptools wheel ninja
+	rm -rf $(CUDA_VENV)/source && mkdir $(CUDA_VENV)/source
+	git ls-files -z | tar --null -cf - -T - | tar -xf - -C $(CUDA_VENV)/source
+	FASTDIFF_REQUIRE_EXT=1 $(CUDA_VENV)/bin/python -m pip install -v --no-build-isolation --force-reinstall --no-deps \
+	  $(CUDA_VENV)/source
+	$(CUDA_VENV)/bin/python -m pip install -q safetensors tqdm tyro pillow
+	cd / && $(abspath $(CUDA_VENV))/bin/python -c "import fastdiff.ops.extension as e; assert not e.CUDA_MISSING, e.CUDA_MISSING"
+	cd / && $(abspath $(CUDA_VENV))/bin/fastdiff info
 
 bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -127,20 +128,32 @@ class BuildExtension(build_ext):
 
 
 def nvcc() -> str | None:
-    """The CUDA compiler, where there is one."""
-    from torch.utils.cpp_extension import CUDA_HOME
-
-    beside = Path(CUDA_HOME or "/nonexistent") / "bin" / "nvcc"
+    """The CUDA compiler, where there is one: CUDA_HOME's, else the one on the path."""
+    beside = Path(os.environ.get("CUDA_HOME", "/nonexistent")) / "bin" / "nvcc"
     return str(beside) if beside.is_file() else shutil.which("nvcc")
+
+
+def cuda_home() -> str | None:
+    """The toolkit's own folder. What is on the path may be a link or a script elsewhere, so nvcc itself is asked."""
+    compiler = nvcc()
+    if compiler is None:
+        return None
+    told = subprocess.run(
+        [compiler, "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"^#\$ TOP=(.+)$", told.stderr, re.MULTILINE)
+    return str((Path(found[1]) if found else Path(compiler).resolve().parents[1]).resolve())
 
 
 def cuda_extension() -> list[Extension]:
     """fastdiff._cuda, where torch is built for CUDA and nvcc is there."""
     import torch
-    from torch.utils import cpp_extension
 
     if torch.version.cuda is None or nvcc() is None:
         return []
+    os.environ["CUDA_HOME"] = str(cuda_home())  # torch would take the parent of the folder of `which nvcc`
+    from torch.utils import cpp_extension
+
     return [
         Extension(
             "fastdiff._cuda",
@@ -165,6 +178,7 @@ def extensions() -> list[Extension]:
     if os.environ.get("FASTDIFF_NO_EXT") == "1":
         return []
     try:
+        cuda = cuda_extension()  # first: torch reads CUDA_HOME when cpp_extension is imported
         from torch.utils import cpp_extension
     except ImportError:
         print(
@@ -191,7 +205,7 @@ def extensions() -> list[Extension]:
             extra_compile_args=["-std=c++20", "-O2", "-g0", "-fvisibility=hidden", "-Wall"],
             py_limited_api=True,
         ),
-        *cuda_extension(),
+        *cuda,
     ]
 
 

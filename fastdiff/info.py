@@ -97,8 +97,8 @@ def _states(backends: tuple[Any, ...]) -> dict[str, str]:
     written = {backend.name: backend.missing or "available" for backend in backends}
     if not (device.INTERPRETED or torch.cuda.is_available()):
         written |= {
-            name: "written, not runnable here: no CUDA device is found"
-            for name in ("cuda", "triton")
+            name: f"{state}, not runnable here: no CUDA device is found"
+            for name, state in (("cuda", "built"), ("triton", "written"))
             if written.get(name) == "available"
         }
     return {name: written.get(name, "not written for this op") for name in dispatch.BACKENDS}

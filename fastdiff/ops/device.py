@@ -32,9 +32,9 @@ def _without_triton() -> str:
     return ""
 
 
-def triton_reasons(inputs: dict[str, Any], *contiguous: str) -> list[str]:
+def triton_reasons(inputs: dict[str, Any], *contiguous: str, trains: bool = False) -> list[str]:
     """Why a Triton kernel cannot run these inputs, of which the named ones have to be contiguous."""
-    return _reasons("cpu" if INTERPRETED else "cuda", inputs, contiguous)
+    return _reasons("cpu" if INTERPRETED else "cuda", inputs, contiguous, trains)
 
 
 def cuda_reasons(inputs: dict[str, Any], *contiguous: str) -> list[str]:
@@ -44,10 +44,10 @@ def cuda_reasons(inputs: dict[str, Any], *contiguous: str) -> list[str]:
         for name, value in inputs.items()
         if isinstance(value, Tensor) and name != "history" and value.dim() > 8
     ]
-    return reasons + _reasons("cuda", inputs, contiguous)
+    return reasons + _reasons("cuda", inputs, contiguous, trains=False)
 
 
-def _reasons(where: str, inputs: dict[str, Any], contiguous: tuple[str, ...]) -> list[str]:
+def _reasons(where: str, inputs: dict[str, Any], contiguous: tuple[str, ...], trains: bool) -> list[str]:
     reasons = [
         f"{name} is on {value.device}, it runs on {where}"
         for name, value in inputs.items()
@@ -58,7 +58,7 @@ def _reasons(where: str, inputs: dict[str, Any], contiguous: tuple[str, ...]) ->
         for name in contiguous
         if isinstance(inputs[name], Tensor) and not inputs[name].is_contiguous()
     ]
-    if wants_gradient(*inputs.values()):
+    if not trains and wants_gradient(*inputs.values()):
         reasons.append("a gradient is wanted, it has none")
     return reasons
 

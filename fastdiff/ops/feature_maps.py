@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import device
 from .arguments import FLOATS, check_tensor, described
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -52,6 +53,19 @@ def cpp_reasons(**inputs: Any) -> list[str]:
     if 0 in inputs["x"].shape[1:2]:
         reasons.append("x has no channels")
     return reasons
+
+
+def triton_reasons(**inputs: Any) -> list[str]:
+    """Why the Triton kernels cannot run these inputs."""
+    return device.triton_reasons(inputs, trains=True) + _not_computed(inputs)
+
+
+def _not_computed(inputs: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} is {value.dtype}, it computes in float32"
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and value.dtype not in FLOATS
+    ]
 
 
 def dense(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, extension
+from . import device, dispatch, extension
 from .arguments import wants_gradient
 from .feature_maps import (
     check_map,
@@ -30,6 +30,7 @@ from .feature_maps import (
     laid_out_like,
     modulated,
     plain_rows,
+    triton_reasons,
 )
 
 _OP = "group_norm_silu"
@@ -70,7 +71,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 
 class _Differentiable(torch.autograd.Function):
-    """The C++ kernels with their gradient; a second gradient is that of the reference."""
+    """The kernels of one backend with their gradient; a second gradient is that of the reference."""
 
     @staticmethod
     def forward(
@@ -83,11 +84,12 @@ class _Differentiable(torch.autograd.Function):
         groups: int,
         eps: float,
         activate: bool,
+        backend: str,
     ) -> Tensor:
         x = dense(x)
-        out, statistics = _forward(x, weight, bias, scale, shift, groups, eps, activate)
+        out, statistics = _forward(x, weight, bias, scale, shift, groups, eps, activate, backend)
         ctx.save_for_backward(x, weight, bias, scale, shift, statistics)
-        ctx.groups, ctx.eps, ctx.activate = groups, eps, activate
+        ctx.groups, ctx.eps, ctx.activate, ctx.backend = groups, eps, activate, backend
         return out
 
     @staticmethod
@@ -97,14 +99,15 @@ class _Differentiable(torch.autograd.Function):
             names = ("x", "weight", "bias", "scale", "shift")
             settings = {"groups": ctx.groups, "eps": ctx.eps, "activate": ctx.activate}
             y = reference(**dict(zip(names, inputs, strict=True)), **settings)
-            return gradients_of(y, inputs, gradient) + (None, None, None)
+            return gradients_of(y, inputs, gradient) + (None, None, None, None)
         x, weight, bias, scale, shift = inputs
         out, sums = torch.empty_like(x), x.new_zeros((2, *x.shape[:2]), dtype=torch.float32)
-        torch.ops.fastdiff.group_norm_silu_backward_cpp(
+        backward = getattr(torch.ops.fastdiff, f"group_norm_silu_backward_{ctx.backend}")
+        backward(
             out, sums, laid_out_like(gradient, x), statistics, x, *_factors(weight, bias, scale, shift),
             ctx.groups, ctx.activate,
         )  # fmt: skip
-        return out, *factor_gradients(sums[0], sums[1], weight, bias, scale, shift), None, None, None
+        return out, *factor_gradients(sums[0], sums[1], weight, bias, scale, shift), None, None, None, None
 
 
 def _factors(
@@ -122,16 +125,17 @@ def _forward(
     groups: int,
     eps: float,
     activate: bool,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     out, statistics = torch.empty_like(x), x.new_empty((x.shape[0], groups, _STATISTICS), dtype=torch.float32)
-    torch.ops.fastdiff.group_norm_silu_cpp(
+    getattr(torch.ops.fastdiff, f"group_norm_silu_{backend}")(
         out, statistics, x, *_factors(weight, bias, scale, shift), groups, eps, activate
     )
     return out, statistics
 
 
-def _cpp(
-    *,
+def _on(
+    backend: str,
     x: Tensor,
     groups: int,
     weight: Tensor | None,
@@ -142,14 +146,25 @@ def _cpp(
     activate: bool,
 ) -> Tensor:
     if wants_gradient(x, weight, bias, scale, shift):
-        return _Differentiable.apply(x, weight, bias, scale, shift, groups, eps, activate)
-    return _forward(dense(x), weight, bias, scale, shift, groups, eps, activate)[0]
+        return _Differentiable.apply(x, weight, bias, scale, shift, groups, eps, activate, backend)
+    return _forward(dense(x), weight, bias, scale, shift, groups, eps, activate, backend)[0]
+
+
+def _cpp(**inputs: Any) -> Tensor:
+    return _on("cpp", **inputs)
+
+
+def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import group_norm_silu, group_norm_silu_backward  # noqa: F401 (register the ops)
+
+    return _on("triton", **inputs)
 
 
 for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

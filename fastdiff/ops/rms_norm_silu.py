@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch, extension
+from . import device, dispatch, extension
 from .arguments import wants_gradient
 from .feature_maps import (
     check_map,
@@ -31,6 +31,7 @@ from .feature_maps import (
     laid_out_like,
     modulated,
     plain_rows,
+    triton_reasons,
 )
 
 _OP = "rms_norm_silu"
@@ -70,7 +71,7 @@ def _units(x: Tensor) -> int:
 
 
 class _Differentiable(torch.autograd.Function):
-    """The C++ kernels with their gradient; a second gradient is that of the reference."""
+    """The kernels of one backend with their gradient; a second gradient is that of the reference."""
 
     @staticmethod
     def forward(
@@ -81,29 +82,30 @@ class _Differentiable(torch.autograd.Function):
         shift: Tensor | None,
         eps: float,
         activate: bool,
+        backend: str,
     ) -> Tensor:
         x = dense(x)
         ctx.save_for_backward(x, weight, scale, shift)
-        ctx.eps, ctx.activate = eps, activate
-        return _forward(x, weight, scale, shift, eps, activate)
+        ctx.eps, ctx.activate, ctx.backend = eps, activate, backend
+        return _forward(x, weight, scale, shift, eps, activate, backend)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, scale, shift = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             out = reference(x=x, weight=weight, scale=scale, shift=shift, eps=ctx.eps, activate=ctx.activate)
-            return gradients_of(out, (x, weight, scale, shift), gradient) + (None, None)
+            return gradients_of(out, (x, weight, scale, shift), gradient) + (None, None, None)
         out, sums = (
             torch.empty_like(x),
             x.new_empty((x.shape[0], _units(x), 2, x.shape[1]), dtype=torch.float32),
         )
-        torch.ops.fastdiff.rms_norm_silu_backward_cpp(
+        getattr(torch.ops.fastdiff, f"rms_norm_silu_backward_{ctx.backend}")(
             out, sums, laid_out_like(gradient, x), x, *_factors(weight, scale, shift), ctx.eps, ctx.activate
         )
         plain, along = sums.sum(1).unbind(1)
         along = along * math.sqrt(x.shape[1])
         d_weight, _, d_scale, d_shift = factor_gradients(plain, along, weight, None, scale, shift)
-        return out, d_weight, d_scale, d_shift, None, None
+        return out, d_weight, d_scale, d_shift, None, None, None
 
 
 def _factors(weight: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -117,14 +119,17 @@ def _forward(
     shift: Tensor | None,
     eps: float,
     activate: bool,
+    backend: str,
 ) -> Tensor:
     out = torch.empty_like(x)
-    torch.ops.fastdiff.rms_norm_silu_cpp(out, x, *_factors(weight, scale, shift), eps, activate)
+    getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}")(
+        out, x, *_factors(weight, scale, shift), eps, activate
+    )
     return out
 
 
-def _cpp(
-    *,
+def _on(
+    backend: str,
     x: Tensor,
     weight: Tensor | None,
     scale: Tensor | None,
@@ -133,14 +138,37 @@ def _cpp(
     activate: bool,
 ) -> Tensor:
     if wants_gradient(x, weight, scale, shift):
-        return _Differentiable.apply(x, weight, scale, shift, eps, activate)
-    return _forward(dense(x), weight, scale, shift, eps, activate)
+        return _Differentiable.apply(x, weight, scale, shift, eps, activate, backend)
+    return _forward(dense(x), weight, scale, shift, eps, activate, backend)
+
+
+def _cpp(**inputs: Any) -> Tensor:
+    return _on("cpp", **inputs)
+
+
+#: A Triton program holds all channels of a pixel.
+_MOST_CHANNELS = 1024
+
+
+def _triton_reasons(**inputs: Any) -> list[str]:
+    channels = inputs["x"].shape[1]
+    many = (
+        [f"x has {channels} channels, it takes at most {_MOST_CHANNELS}"] if channels > _MOST_CHANNELS else []
+    )
+    return triton_reasons(**inputs) + many
+
+
+def _triton(**inputs: Any) -> Tensor:
+    from ..kernels import rms_norm_silu  # noqa: F401 (registers the ops)
+
+    return _on("triton", **inputs)
 
 
 for _name in ("rms_norm_silu_cpp", "rms_norm_silu_backward_cpp"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

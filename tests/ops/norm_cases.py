@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from fastdiff.ops import use_backend
+from fastdiff.ops import rms_norm_silu, use_backend
+
+from .conftest import assert_as_exact_as_torch
 
 HALVES = (torch.float16, torch.bfloat16)
 VALUES = ("usual", "far from zero", "large", "equal", "one loud pixel", "zero")
@@ -87,3 +89,39 @@ def results(
         out = op(**{name: leaves.get(name) for name in inputs})
     out.backward(gradient.to(out.dtype))
     return [out.detach(), *(leaf.grad for leaf in leaves.values())]
+
+
+USUAL = {
+    **{"seed": 0, "batch": 2, "groups": 32, "width": 4, "sizes": [16, 16], "values": "usual"},
+    **{"layout": "channels_last", "dtype": torch.float32, "left_out": set(), "activate": True},
+}
+
+
+def rms(*, bias: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
+    """`rms_norm_silu` with the inputs of a group norm, without the bias, which it does not have."""
+    return rms_norm_silu(**inputs)
+
+
+def assert_gradient(ours, plain, exact):
+    """error <= 3 x torch's own + 2 ulp of the largest value; of few numbers 64 ulp, where torch may be lucky."""
+    floor = (2 if exact.numel() >= 64 else 64) * torch.finfo(plain.dtype).eps
+    allowed = 3 * (plain.double() - exact).abs().max() + floor * exact.abs().max()
+    error = (ours.double() - exact).abs().max()
+    assert error <= allowed, f"gradient: error {error:.3e}, allowed {allowed:.3e}"
+
+
+def compare(backend: str, op: Callable[..., torch.Tensor], case: dict[str, Any], together: int) -> None:
+    """`together`: how many numbers share a norm; of too few the gradient of x is what is left of a cancellation."""
+    inputs, gradient = make(case)
+    ours, plain, exact = (results(op, name, inputs, gradient) for name in (backend, "torch", "exact"))
+    x = inputs["x"]
+    assert x is not None and ours[0].dtype == x.dtype and ours[0].shape == x.shape
+    if not x.numel():
+        return
+    assert_as_exact_as_torch(ours[0], plain[0], exact[0])
+    if together < 8:
+        return
+    for one, two, three in zip(ours[1:], plain[1:], exact[1:], strict=True):
+        if three is not None:
+            assert one.shape == two.shape and one.dtype == two.dtype
+            assert_gradient(one, two, three)

@@ -11,43 +11,11 @@ from hypothesis import example, given, settings
 
 from fastdiff.ops import group_norm_silu, rms_norm_silu, use_backend
 
-from .conftest import assert_as_exact_as_torch, needs_cpp
-from .norm_cases import cases, make, results
+from .conftest import needs_cpp
+from .norm_cases import USUAL, cases, compare, rms
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-USUAL = {
-    **{"seed": 0, "batch": 2, "groups": 32, "width": 4, "sizes": [16, 16], "values": "usual"},
-    **{"layout": "channels_last", "dtype": torch.float32, "left_out": set(), "activate": True},
-}
-
-
-def rms(inputs, **options):
-    inputs = {name: value for name, value in inputs.items() if name != "bias"}
-    return partial(rms_norm_silu, **options), inputs
-
-
-def assert_gradient(ours, plain, exact):
-    """error <= 3 x torch's own + 2 ulp of the largest value; of few numbers 64 ulp, where torch may be lucky."""
-    floor = (2 if exact.numel() >= 64 else 64) * torch.finfo(plain.dtype).eps
-    allowed = 3 * (plain.double() - exact).abs().max() + floor * exact.abs().max()
-    error = (ours.double() - exact).abs().max()
-    assert error <= allowed, f"gradient: error {error:.3e}, allowed {allowed:.3e}"
-
-
-def compare(op, inputs, gradient, together):
-    """`together`: how many numbers share a norm; of too few the gradient of x is what is left of a cancellation."""
-    ours, plain, exact = (results(op, backend, inputs, gradient) for backend in ("cpp", "torch", "exact"))
-    x = inputs["x"]
-    assert ours[0].dtype == x.dtype and ours[0].shape == x.shape
-    if not x.numel():
-        return
-    assert_as_exact_as_torch(ours[0], plain[0], exact[0])
-    if together < 8:
-        return
-    for one, two, three in zip(ours[1:], plain[1:], exact[1:], strict=True):
-        assert one.shape == two.shape and one.dtype == two.dtype
-        assert_gradient(one, two, three)
 
 
 @needs_cpp
@@ -62,11 +30,9 @@ def compare(op, inputs, gradient, together):
 @example(case=USUAL | {"batch": 1, "width": 1, "sizes": []})
 @example(case=USUAL | {"batch": 3, "sizes": [40, 40]})
 def test_group_norm_is_as_exact_as_torch(case):
-    inputs, gradient = make(case)
     together = case["width"] * math.prod(case["sizes"])
-    compare(
-        partial(group_norm_silu, groups=case["groups"], activate=case["activate"]), inputs, gradient, together
-    )
+    op = partial(group_norm_silu, groups=case["groups"], activate=case["activate"])
+    compare("cpp", op, case, together)
 
 
 @needs_cpp
@@ -79,8 +45,7 @@ def test_group_norm_is_as_exact_as_torch(case):
 @example(case=USUAL | {"batch": 0})
 @example(case=USUAL | {"batch": 3, "sizes": [40, 40], "layout": "contiguous"})
 def test_rms_norm_is_as_exact_as_torch(case):
-    inputs, gradient = make(case)
-    compare(*rms(inputs, activate=case["activate"]), gradient, inputs["x"].shape[1])
+    compare("cpp", partial(rms, activate=case["activate"]), case, case["groups"] * case["width"])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

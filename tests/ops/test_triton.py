@@ -22,9 +22,10 @@ needs_triton = pytest.mark.skipif(
 
 
 @needs_triton
-def test_kernels_are_right_in_the_interpreter():
+@pytest.mark.parametrize("room", ["interpreted_triton", "interpreted_norms"])
+def test_kernels_are_right_in_the_interpreter(room):
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "interpreted_triton.py")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"{room}.py")],
         cwd=HERE.parents[1],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

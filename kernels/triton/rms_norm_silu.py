@@ -1,0 +1,204 @@
+"""rms_norm_silu: one read and one write; backward two reads, one write and sums of stretches of pixels.
+
+A program holds all channels of some pixels, so the norm needs nobody else. See `fastdiff.ops.rms_norm_silu`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import triton
+import triton.language as tl
+
+from .launching import register
+from .maps import Map, activated, before_activation, factor_of, map_of, offset_of, power, row_stride
+
+
+@triton.jit
+def rms_norm_silu_kernel(
+    out,  # (B, C, pixels) like x
+    x,
+    weight,  # float32 (C,) or None
+    scale,  # float32 (B, C), rows scale_stride apart, or None; so is shift
+    shift,
+    scale_stride,
+    shift_stride,
+    x_sample,
+    x_channel,
+    x_pixel,
+    channels,
+    pixels,
+    tiles,  # of one sample
+    eps,
+    root,  # of the number of channels
+    ACTIVATE: tl.constexpr,
+    WIDE: tl.constexpr,  # a sample needs 64 bits
+    CHANNELS: tl.constexpr,  # a power of two
+    PIXELS: tl.constexpr,
+):
+    """One program normalises PIXELS pixels of one sample."""
+    program = tl.program_id(0)
+    sample = (program // tiles).to(tl.int64)
+    c, first = tl.arange(0, CHANNELS), (program % tiles) * PIXELS
+    p = (first.to(tl.int64) if WIDE else first) + tl.arange(0, PIXELS)
+    wanted = c < channels
+    inside = wanted[:, None] & (p < pixels)[None, :]
+    at = sample * x_sample + (c[:, None] * x_channel + p[None, :] * x_pixel)
+    values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    norm = tl.sqrt_rn(tl.sum(values * values, 0))
+    n = values * (1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL))[None, :]
+    factor = root * factor_of(weight, scale, sample, scale_stride, c, wanted)
+    offset = offset_of(None, scale, shift, sample, scale_stride, shift_stride, c, wanted)
+    tl.store(out + at, activated(n * factor[:, None] + offset[:, None], ACTIVATE), mask=inside)
+
+
+@triton.jit
+def rms_norm_silu_backward_kernel(
+    out,  # the gradient of x
+    sums,  # float32 (B, units, 2, C): of du, of du * n
+    gradient,  # of the result, like x
+    x,
+    weight,
+    scale,
+    shift,
+    scale_stride,
+    shift_stride,
+    x_sample,
+    x_channel,
+    x_pixel,
+    channels,
+    pixels,
+    units,
+    unit,  # pixels of one
+    eps,
+    root,
+    ACTIVATE: tl.constexpr,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """One program takes one unit of one sample, PIXELS pixels at a time."""
+    program = tl.program_id(0)
+    sample, c = (program // units).to(tl.int64), tl.arange(0, CHANNELS)
+    begin = (program % units) * unit
+    wanted = c < channels
+    factor = root * factor_of(weight, scale, sample, scale_stride, c, wanted)
+    offset = offset_of(None, scale, shift, sample, scale_stride, shift_stride, c, wanted)
+    plain, along = tl.zeros((CHANNELS,), tl.float32), tl.zeros((CHANNELS,), tl.float32)
+    for first in range(begin, tl.minimum(begin + unit, pixels), PIXELS):
+        p = (first.to(tl.int64) if WIDE else first) + tl.arange(0, PIXELS)
+        inside = wanted[:, None] & (p < pixels)[None, :]
+        at = sample * x_sample + (c[:, None] * x_channel + p[None, :] * x_pixel)
+        values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
+        norm = tl.sqrt_rn(tl.sum(values * values, 0))
+        reciprocal = 1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL)
+        n = values * reciprocal[None, :]
+        du = before_activation(dy, n * factor[:, None] + offset[:, None], ACTIVATE)
+        plain += tl.sum(du, 1)
+        along += tl.sum(du * n, 1)
+        dn = du * factor[:, None]
+        shared = tl.where(norm < eps, 0.0, tl.sum(dn * n, 0))  # below eps the norm is a constant
+        tl.store(out + at, reciprocal[None, :] * (dn - n * shared[None, :]), mask=inside)
+    row = sums + (sample * units + program % units) * 2 * channels
+    tl.store(row + c, plain, mask=wanted)
+    tl.store(row + channels + c, along, mask=wanted)
+
+
+class Tile(NamedTuple):
+    """What a program holds at a time: powers of two, and its warps."""
+
+    channels: int
+    pixels: int
+    warps: int
+
+
+def tile_of(layout: Map, size: int, of_thread: int) -> Tile:
+    """128 threads, or more where channels are many and 16 to 64 bytes of neighbouring pixels should be read at once.
+
+    Args:
+        layout: the map.
+        size: bytes of an element.
+        of_thread: elements of a thread.
+    """
+    channels = power(layout.channels)
+    least = 1 if layout.last else (64 if channels <= 256 else 32 if channels <= 512 else 16) // size
+    pixels = min(max(128 * of_thread // channels, least), power(layout.pixels))
+    return Tile(channels, pixels, min(16, max(1, channels * pixels // (32 * of_thread))))
+
+
+#: Elements of a thread, forward and backward.
+OF_THREAD, OF_THREAD_BACKWARD = 32, 16
+
+
+def launch(
+    out: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> None:
+    """Write y into out, which lies like x; see `fastdiff.ops.rms_norm_silu`."""
+    if x.numel() == 0:
+        return
+    layout = map_of(x)
+    tile = tile_of(layout, x.element_size(), OF_THREAD)
+    tiles = -(-layout.pixels // tile.pixels)
+    with torch.cuda.device_of(x):
+        rms_norm_silu_kernel[(layout.batch * tiles,)](
+            *(out, x, weight, scale, shift, row_stride(scale), row_stride(shift), *layout.strides),
+            *(layout.channels, layout.pixels, tiles, eps, math.sqrt(layout.channels)),
+            ACTIVATE=activate,
+            WIDE=layout.sample >= 2**31,
+            CHANNELS=tile.channels,
+            PIXELS=tile.pixels,
+            num_warps=tile.warps,
+        )
+
+
+def launch_backward(
+    out: Tensor,
+    sums: Tensor,
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+) -> None:
+    """Write the gradient of x into out and the sums of each unit into sums (B, units, 2, C)."""
+    if x.numel() == 0:
+        sums.zero_()
+        return
+    layout, units = map_of(x), sums.shape[1]
+    tile = tile_of(layout, x.element_size(), OF_THREAD_BACKWARD)
+    unit = math.ceil(layout.pixels / units / tile.pixels) * tile.pixels
+    with torch.cuda.device_of(x):
+        rms_norm_silu_backward_kernel[(layout.batch * units,)](
+            *(out, sums, gradient, x, weight, scale, shift, row_stride(scale), row_stride(shift)),
+            *(*layout.strides, layout.channels, layout.pixels, units, unit, eps, math.sqrt(layout.channels)),
+            ACTIVATE=activate,
+            WIDE=layout.sample >= 2**31,
+            CHANNELS=tile.channels,
+            PIXELS=tile.pixels,
+            num_warps=tile.warps,
+        )
+
+
+register(
+    "rms_norm_silu_triton(Tensor(a!) out, Tensor x, Tensor? weight, Tensor? scale, Tensor? shift, float eps, "
+    "bool activate) -> ()",
+    launch,
+)
+register(
+    "rms_norm_silu_backward_triton(Tensor(a!) out, Tensor(b!) sums, Tensor gradient, Tensor x, Tensor? weight, "
+    "Tensor? scale, Tensor? shift, float eps, bool activate) -> ()",
+    launch_backward,
+)

@@ -1,0 +1,127 @@
+"""Run by test_triton.py in a process of its own: the Triton normalisations in triton's interpreter on the CPU."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from fastdiff.kernels.group_plans import plan_of
+from fastdiff.kernels.maps import map_of
+from hypothesis import example, given, settings
+
+from fastdiff.ops import group_norm_silu, rms_norm_silu, use_backend
+
+from .norm_cases import USUAL as FULL
+from .norm_cases import cases, compare, rms
+
+USUAL = FULL | {"batch": 1, "groups": 4}  # a program takes milliseconds here
+
+
+@settings(max_examples=12, deadline=None)
+@given(case=cases)
+@example(case=USUAL | {"values": "far from zero", "sizes": [7, 9]})
+@example(
+    case=USUAL
+    | {"values": "far from zero", "layout": "contiguous", "sizes": [40, 40], "width": 30, "groups": 2}
+)
+@example(case=USUAL | {"values": "far from zero", "width": 10, "sizes": [30, 30]})
+@example(case=USUAL | {"values": "large", "dtype": torch.float16, "width": 10})
+@example(case=USUAL | {"values": "equal"})
+@example(case=USUAL | {"sizes": [1, 1]})
+@example(case=USUAL | {"batch": 0})
+@example(case=USUAL | {"batch": 1, "width": 1, "sizes": []})
+@example(case=USUAL | {"groups": 1, "width": 320, "sizes": [19, 19]})
+def test_group_norm_is_as_exact_as_torch(case):
+    together = case["width"] * math.prod(case["sizes"])
+    op = partial(group_norm_silu, groups=case["groups"], activate=case["activate"])
+    compare("triton", op, case, together)
+
+
+@settings(max_examples=12, deadline=None)
+@given(case=cases)
+@example(case=USUAL | {"values": "far from zero", "sizes": [7, 9]})
+@example(case=USUAL | {"values": "large", "dtype": torch.float16, "width": 10})
+@example(case=USUAL | {"values": "zero"})
+@example(case=USUAL | {"sizes": [1, 1]})
+@example(case=USUAL | {"batch": 0})
+@example(case=USUAL | {"batch": 1, "sizes": [40, 40], "layout": "contiguous"})
+def test_rms_norm_is_as_exact_as_torch(case):
+    compare("triton", partial(rms, activate=case["activate"]), case, case["groups"] * case["width"])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_sample_depends_on_itself_alone(layout):
+    x = torch.randn(2, 40, 15, 17).contiguous(memory_format=layout)
+    with use_backend("triton"):
+        for op in (partial(group_norm_silu, groups=2), rms_norm_silu):
+            assert torch.equal(op(x)[1:], op(x[1:]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_statistics_are_those_of_the_group(layout):
+    x = (1000 + torch.randn(2, 12, 30, 40)).contiguous(memory_format=layout)
+    for groups in (4, 1):
+        statistics, out = torch.full((2, groups, 3), float("nan")), torch.empty_like(x)
+        torch.ops.fastdiff.group_norm_silu_triton(out, statistics, x, *[None] * 4, groups, 1e-5, True)
+        exact = x.double().reshape(2, groups, -1)
+        assert ((statistics[..., 0].double() + statistics[..., 1]) - exact.mean(2)).abs().max() < 1e-5
+        deviation = (exact.var(2, unbiased=False) + 1e-5).rsqrt()
+        assert (statistics[..., 2] / deviation - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "size"), [(320, 32, 2), (640, 32, 2), (960, 32, 4), (128, 32, 2)]
+)
+def test_no_lane_is_padding_where_channels_are_last(channels, groups, size):
+    layout = map_of(
+        torch.empty(1, channels, 64, 64, device="meta").contiguous(memory_format=torch.channels_last)
+    )
+    plan = plan_of(layout, groups, size, 32768, 32)
+    assert plan.channels == plan.block and channels % plan.block == 0 and plan.block * size >= 64
+
+
+def test_not_a_number_stays_in_its_group():
+    for sizes in ([3, 3], [80, 80]):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x = torch.randn(1, 24, *sizes).contiguous(memory_format=layout)
+            x[0, 7, 0, 0] = float("nan")
+            with use_backend("triton"):
+                bad = group_norm_silu(x, 4).isnan().reshape(4, -1)
+            assert bad[1].all() and not bad[[0, 2, 3]].any()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_opcheck(layout):
+    x = torch.randn(2, 8, 4, 5).contiguous(memory_format=layout)
+    w, b, scale, shift = torch.randn(8), torch.randn(8), torch.randn(2, 8), torch.randn(2, 8)
+    ops, out, statistics = torch.ops.fastdiff, torch.empty_like(x), torch.rand(2, 4, 3)
+    gradient, sums = torch.randn(x.shape).contiguous(memory_format=layout), torch.empty(2, 2, 8)
+    factors = (w, b, scale, shift)
+    torch.library.opcheck(ops.group_norm_silu_triton.default, (out, statistics, x, *factors, 4, 1e-5, True))
+    backward = (out, sums, gradient, statistics, x, *factors, 4, True)
+    torch.library.opcheck(ops.group_norm_silu_backward_triton.default, backward)
+    torch.library.opcheck(ops.rms_norm_silu_triton.default, (out, x, w, scale, shift, 1e-12, True))
+    backward = (out, torch.empty(2, 1, 2, 8), gradient, x, w, scale, shift, 1e-12, True)
+    torch.library.opcheck(ops.rms_norm_silu_backward_triton.default, backward)
+
+
+def test_compiles_as_one_graph():
+    x, w = torch.randn(2, 8, 3, 3, requires_grad=True), torch.randn(8, requires_grad=True)
+    for op in (partial(group_norm_silu, groups=2), rms_norm_silu):
+        compiled = torch.compile(lambda x, w, op=op: op(x * 2, weight=w), fullgraph=True, backend="aot_eager")
+        with use_backend("triton"):
+            for ours, plain in zip(
+                torch.autograd.grad(compiled(x, w).sum(), (x, w)),
+                torch.autograd.grad(op(x * 2, weight=w).sum(), (x, w)),
+                strict=True,
+            ):
+                torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_refusals_are_words():
+    with use_backend("triton"), pytest.raises(ValueError, match="x is torch.float64, it computes in float32"):
+        group_norm_silu(torch.zeros(2, 4, 3, 3).double(), 2)
+    with use_backend("triton"), pytest.raises(ValueError, match="x has 4096 channels, it takes at most 1024"):
+        rms_norm_silu(torch.zeros(1, 4096, 2))
