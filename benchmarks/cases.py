@@ -31,3 +31,13 @@ RMS_NORMS = {
     "fashion 64x48x16x16": (64, 48, 16, 16),
     "fashion 64x96x8x8": (64, 96, 8, 8),
 }
+#: (B, heads, queries, keys, width of a head).
+ATTENTIONS = {
+    "4x4 1024x1024 d64": (4, 4, 1024, 1024, 64),  # 32x32 pixels, 256 channels
+    "4x8 256x256 d32": (4, 8, 256, 256, 32),  # 16x16 pixels, 256 channels
+    "ddpm-cifar10 8x1 256x256 d256": (8, 1, 256, 256, 256),
+    "lucidrains 4x4 256x260 d32": (4, 4, 256, 260, 32),  # four memory tokens
+    "SD 1.5 2x8 4096x4096 d40": (2, 8, 4096, 4096, 40),
+    "SD 1.5 text 2x8 4096x77 d40": (2, 8, 4096, 77, 40),
+    "fashion 64x4 64x64 d24": (64, 4, 64, 64, 24),
+}

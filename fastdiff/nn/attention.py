@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fastdiff.nn.norms import make_norm
-
-#: Up to this many positions, a CPU computes attention faster (and its gradient much faster) by plain products.
-_FEW = 64
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for q, k, v (B, heads, N, d)."""
-    if q.device.type == "cpu" and k.shape[-2] <= _FEW:
-        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-        return torch.matmul(scores.softmax(dim=-1).to(v.dtype), v)
-    return functional.scaled_dot_product_attention(q, k, v)
+from fastdiff.ops import attention
 
 
 class Attention(nn.Module):
@@ -60,5 +48,5 @@ class Attention(nn.Module):
         b, _, h, w = x.shape
         rows = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, -1)
         q, k, v = rows.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d) each
-        out = attend(q, k, v)
+        out = attention(q, k, v)
         return x + self.project(out.transpose(1, 2).reshape(b, h, w, -1).permute(0, 3, 1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .add_noise import add_noise
+from .attention import attention
 from .channel_statistics import channel_statistics
 from .conv3x3 import NormFactors, conv3x3
 from .dispatch import use_backend
@@ -18,6 +19,7 @@ from .vq_nearest import vq_nearest
 __all__ = [
     "NormFactors",
     "add_noise",
+    "attention",
     "channel_statistics",
     "conv3x3",
     "group_norm_silu",

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fastdiff.nn import Attention, ClassEmbedding, GroupNormSiLU, RMSNormSiLU, TimeEmbedding, sinusoidal
-from fastdiff.nn.attention import attend
+from fastdiff.ops import attention
 
 
 def modulation(batch: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +58,7 @@ def test_rms_norm_of_zero_is_zero_with_finite_gradient() -> None:
 def test_attention_is_softmax_attention_on_both_paths(positions: int) -> None:
     q, k, v = torch.randn(3, 2, 4, positions, 8).double().unbind(0)
     expected = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(8), -1) @ v
-    torch.testing.assert_close(attend(q, k, v), expected)
+    torch.testing.assert_close(attention(q, k, v), expected)
 
 
 def test_attention_starts_as_identity_and_is_permutation_equivariant() -> None:

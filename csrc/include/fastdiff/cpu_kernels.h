@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "fastdiff/attention.h"
 #include "fastdiff/norms.h"
 #include "fastdiff/row.h"
 #include "fastdiff/rows.h"
@@ -79,7 +80,8 @@ struct VqCodeSumsArgs {
   ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))          \
   ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t)) \
   ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))           \
-  ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))
+  ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))                        \
+  ENTRY(attention, (const AttentionArgs&, float* scratch, int64_t, int64_t))
 
 #define FASTDIFF_POINTER(NAME, ARGUMENTS) void(*NAME) ARGUMENTS;
 struct CpuKernels {

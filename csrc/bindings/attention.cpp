@@ -1,0 +1,51 @@
+// fastdiff::attention_cpp, the C++ backend of fastdiff/ops/attention.py.
+#include "fastdiff/attention.h"
+
+#include "fastdiff/cpu_kernels.h"
+#include "matrices.h"
+
+namespace fastdiff {
+namespace {
+
+void attention(Tensor out, OptionalTensor log_sums, Tensor q, Tensor k, Tensor v, double scale) {
+  AttentionArgs args;
+  args.q = matrices_of(q, "q");
+  args.k = matrices_of(k, "k");
+  args.v = matrices_of(v, "v");
+  args.out = matrices_of(out, "out");
+  STD_TORCH_CHECK(same_heads(q, k) && same_heads(q, v) && same_heads(q, out),
+                  "attention: q, k, v and out must have the same leading dimensions");
+  STD_TORCH_CHECK(args.q.width == args.k.width && args.q.width > 0, "attention: q must be as wide as k");
+  STD_TORCH_CHECK(args.k.rows == args.v.rows && args.k.rows > 0,
+                  "attention: k and v must have equally many rows");
+  STD_TORCH_CHECK(args.out.rows == args.q.rows && args.out.width == args.v.width && args.out.step == 1,
+                  "attention: out must be (..., rows of q, width of v), rows dense");
+  STD_TORCH_CHECK(!overlap(out, q) && !overlap(out, k) && !overlap(out, v),
+                  "attention: out must not share memory with an input");
+  args.out_data = out.mutable_data_ptr();
+  args.scale = static_cast<float>(scale);
+  if (log_sums.has_value()) {
+    check_dense(*log_sums, "log_sums", ScalarType::Float);
+    STD_TORCH_CHECK(log_sums->numel() == args.q.count * args.q.rows,
+                    "attention: log_sums must have one number per query");
+    args.log_sums = static_cast<float*>(log_sums->mutable_data_ptr());
+  }
+  if (out.numel() == 0) return;
+  torch::stable::parallel_for(0, attention_units(args), 1, [&args](int64_t begin, int64_t end) {
+    const Scratch scratch(attention_scratch(args));
+    cpu_kernels().attention(args, scratch.data(), begin, end);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
+  m.def(
+      "attention_cpp(Tensor(a!) out, Tensor(b!)? log_sums, Tensor q, Tensor k, Tensor v, float scale) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("attention_cpp", TORCH_BOX(&attention));
+}
+
+}  // namespace fastdiff

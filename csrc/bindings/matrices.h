@@ -1,0 +1,54 @@
+// From torch's tensors (..., rows, width) to matrices.
+#pragma once
+
+#include <new>
+
+#include "fastdiff/matrices.h"
+#include "tensors.h"
+
+namespace fastdiff {
+
+inline Matrices matrices_of(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(t.dim() >= 2 && t.dim() <= kMaxDims, name, " must have 2 to ", kMaxDims, " dimensions");
+  Matrices m;
+  m.data = t.const_data_ptr();
+  m.element = element_of(t, name);
+  m.rows = t.size(-2);
+  m.width = t.size(-1);
+  m.row_stride = t.stride(-2);
+  m.step = m.width > 1 ? t.stride(-1) : 1;
+  for (int64_t d = 0; d + 2 < t.dim(); ++d) {
+    m.count *= t.size(d);
+    if (t.size(d) == 1) continue;
+    m.sizes[m.dims] = t.size(d);
+    m.strides[m.dims++] = t.stride(d);
+  }
+  return m;
+}
+
+// Whether the leading dimensions of two tensors are the same.
+inline bool same_heads(const Tensor& a, const Tensor& b) {
+  if (a.dim() != b.dim()) return false;
+  for (int64_t d = 0; d + 2 < a.dim(); ++d) {
+    if (a.size(d) != b.size(d)) return false;
+  }
+  return true;
+}
+
+// Scratch memory of one thread, aligned to cache lines.
+class Scratch {
+ public:
+  explicit Scratch(int64_t floats)
+      : data_(static_cast<float*>(::operator new(static_cast<size_t>(floats) * sizeof(float), kAlign))) {}
+  ~Scratch() { ::operator delete(data_, kAlign); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* data() const { return data_; }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  float* data_;
+};
+
+}  // namespace fastdiff

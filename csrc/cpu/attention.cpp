@@ -1,0 +1,333 @@
+// attention: softmax(q k^T scale) v, see fastdiff/ops/attention.py.
+//
+// Queries are the lanes, so nothing is ever reduced across lanes. A tile of queries is held transposed, q^T
+// (d, queries); kRows keys at a time give kRows x kVectors vectors of scores in registers, and kRows columns
+// of v at a time give as many of the output, also transposed. Scores of a chunk of keys stay in the first
+// cache; their maxima and sums are corrected from chunk to chunk. Keys are packed once per head; values are
+// read where they are.
+#include "elements.h"
+#include "entries.h"
+#include "power_of_two.h"
+#include "read_rows.h"
+
+namespace fastdiff::FASTDIFF_ISA {
+
+constexpr int kRows = kLanes == 16 ? 14 : kLanes == 8 ? 6 : 4;  // accumulators + 3 vectors fill the registers
+constexpr int kVectors = 2;
+constexpr int kTileQueries = kVectors * kLanes;  // of the tiles that registers hold
+constexpr int kParts = kAttentionQueries / kTileQueries;
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+template <int n>
+struct Number {
+  static constexpr int value = n;
+};
+
+// f(Number<n>) for n in [1, most].
+template <int most, class F>
+static inline void with_number(int n, const F& f) {
+  if (n == most)
+    f(Number<most>{});
+  else if constexpr (most > 1)
+    with_number<most - 1>(n, f);
+}
+
+static inline Floats larger(Floats a, Floats b) {
+#if FASTDIFF_LANES == 16
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif FASTDIFF_LANES == 8
+  return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// c[i] += sum_k a[k a_step + i] b[k], with rows c[i] and b[k] of kAttentionQueries floats of which kVectors
+// vectors are taken.
+template <int rows>
+static void multiply_add(const float* a, int64_t a_step, const float* b, int64_t depth, float* c) {
+  Floats sum[rows][kVectors];
+#pragma GCC unroll 14
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = load(c + i * kAttentionQueries + v * kLanes);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    const Floats b0 = load(b), b1 = load(b + kLanes);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; ++i) {
+      const Floats value = broadcast(a[i]);
+      sum[i][0] += value * b0;
+      sum[i][1] += value * b1;
+    }
+    a += a_step;
+    b += kAttentionQueries;
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) store(c + i * kAttentionQueries + v * kLanes, sum[i][v]);
+  }
+}
+
+// The same from zero, with a packed (a_step = kRows); `top` keeps the largest of each lane.
+template <int rows>
+static void multiply(const float* a, const float* b, int64_t depth, float* c, float* top) {
+  Floats sum[rows][kVectors] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    const Floats b0 = load(b), b1 = load(b + kLanes);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; ++i) {
+      const Floats value = broadcast(a[i]);
+      sum[i][0] += value * b0;
+      sum[i][1] += value * b1;
+    }
+    a += kRows;
+    b += kAttentionQueries;
+  }
+#pragma GCC unroll 2
+  for (int v = 0; v < kVectors; ++v) {
+    Floats most = load(top + v * kLanes);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; ++i) {
+      store(c + i * kAttentionQueries + v * kLanes, sum[i][v]);
+      most = larger(most, sum[i][v]);
+    }
+    store(top + v * kLanes, most);
+  }
+}
+
+// One head of a tensor.
+struct Matrix {
+  const Matrices& of;
+  int64_t at;
+
+  Matrix(const Matrices& all, int64_t head) : of(all), at(all.offset(head)) {}
+
+  // Elements [d, d + n) of a row; the other lanes are 0.
+  Floats along_row(int64_t row, int64_t d, int n) const {
+    return get(at + row * of.row_stride + d * of.step, of.step, n);
+  }
+  // Element d of the rows [row, row + n).
+  Floats along_column(int64_t row, int64_t d, int n) const {
+    return get(at + row * of.row_stride + d * of.step, of.row_stride, n);
+  }
+
+ private:
+  Floats get(int64_t from, int64_t stride, int n) const {
+    Floats v{};
+    if (stride == 1) {
+      with_element(of.element, [&](auto element) {
+        using T = decltype(element);
+        const auto* p = static_cast<const typename T::Raw*>(of.data) + from;
+        v = n == kLanes ? T::load_all(p) : T::load_some(p, n);
+      });
+    } else {
+      alignas(64) float buffer[kLanes] = {};
+      for (int i = 0; i < n; ++i) buffer[i] = element_at(of.data, of.element, from + i * stride);
+      v = load(buffer);
+    }
+    return v;
+  }
+};
+
+// Element d of `count` rows goes to out[d * step], times factor, in kLanes lanes; missing rows are 0. A store
+// may reach beyond its place; the next one, or slack at the end, takes what is too much.
+static void pack(const Matrix& m, int64_t first, int count, float factor, float* out, int64_t step) {
+  const int64_t width = m.of.width;
+  if (m.of.row_stride == 1 && count > 0) {
+    for (int64_t d = 0; d < width; ++d) store(out + d * step, m.along_column(first, d, count) * factor);
+    return;
+  }
+  for (int64_t d = 0; d < width; d += kLanes) {
+    const int n = lanes_left(width, d);
+    Floats lines[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) lines[i] = i < count ? m.along_row(first + i, d, n) * factor : Floats{};
+    transpose(lines);
+    for (int i = 0; i < n; ++i) store(out + (d + i) * step, lines[i]);
+  }
+}
+
+// A tile of queries and what is known about its output.
+struct Tile {
+  float *q, *out, *top, *sum;  // (d, queries), (e, queries), (queries), (queries)
+};
+
+// Keys of one head in panels (d, kRows), values as float32 rows, and the tiles that walk over them.
+struct Workspace {
+  float *keys, *packed_values, *scores;
+  Tile tiles[kAttentionGroup];
+  const float* values = nullptr;
+  int64_t value_stride = 0;
+
+  Workspace(const AttentionArgs& args, float* scratch) {
+    const auto take = [&scratch](int64_t floats) {
+      float* const from = scratch;
+      scratch += (floats + 15) / 16 * 16;
+      return from;
+    };
+    for (Tile& tile : tiles) {
+      tile.q = take(kAttentionQueries * args.q.width);
+      tile.out = take(kAttentionQueries * args.v.width);
+      tile.top = take(kAttentionQueries);
+      tile.sum = take(kAttentionQueries);
+    }
+    scores = take((kAttentionChunk + kRows) * kAttentionQueries);
+    keys = take((args.k.rows + kRows) * args.q.width + kLanes);
+    packed_values = scratch;
+  }
+
+  void hold(const AttentionArgs& args, int64_t head) {
+    const Matrix k(args.k, head), v(args.v, head);
+    for (int64_t first = 0; first < args.k.rows; first += kRows) {
+      const int64_t left = args.k.rows - first;
+      pack(k, first, static_cast<int>(left < kRows ? left : kRows), 1.0f, keys + first * args.k.width, kRows);
+    }
+    if (args.v.plain()) {
+      values = static_cast<const float*>(args.v.data) + v.at;
+      value_stride = args.v.row_stride;
+      return;
+    }
+    values = packed_values;
+    value_stride = args.v.width;
+    for (int64_t row = 0; row < args.v.rows; ++row) {
+      for (int64_t d = 0; d < args.v.width; d += kLanes)
+        store(packed_values + row * value_stride + d, v.along_row(row, d, lanes_left(args.v.width, d)));
+    }
+  }
+};
+
+static void begin(const AttentionArgs& args, const Matrix& q, int64_t first, const Tile& tile) {
+  for (int v = 0; v < kAttentionQueries; v += kLanes)
+    pack(q, first + v, lanes_left(args.q.rows, first + v), args.scale * kLog2E, tile.q + v,
+         kAttentionQueries);
+  for (int v = 0; v < kAttentionQueries; v += kLanes) {
+    store(tile.top + v, broadcast(-__builtin_inff()));
+    store(tile.sum + v, Floats{});
+    for (int64_t d = 0; d < args.v.width; ++d) store(tile.out + d * kAttentionQueries + v, Floats{});
+  }
+}
+
+// From scores to powers; corrects what earlier chunks left for the new maxima `top`.
+static void soften(float* scores, int64_t keys, const float* top, int64_t width, const Tile& tile) {
+  for (int v = 0; v < kTileQueries; v += kLanes) {
+    const Floats most = load(top + v), before = load(tile.top + v);
+    Floats sums[2] = {};
+    float* p = scores + v;
+    int64_t i = 0;
+    for (; i + 2 <= keys; i += 2, p += 2 * kAttentionQueries) {
+      const Floats a = power_of_two(load(p) - most), b = power_of_two(load(p + kAttentionQueries) - most);
+      store(p, a);
+      store(p + kAttentionQueries, b);
+      sums[0] += a;
+      sums[1] += b;
+    }
+    if (i < keys) {
+      const Floats a = power_of_two(load(p) - most);
+      store(p, a);
+      sums[0] += a;
+    }
+    const Floats factor = power_of_two(before - most);
+    store(tile.sum + v, load(tile.sum + v) * factor + (sums[0] + sums[1]));
+    store(tile.top + v, most);
+    bool same = true;
+    for (int lane = 0; lane < kLanes; ++lane) same &= factor[lane] == 1.0f;
+    if (same) continue;
+    for (int64_t d = 0; d < width; ++d) {
+      float* const out = tile.out + d * kAttentionQueries + v;
+      store(out, load(out) * factor);
+    }
+  }
+}
+
+// One tile against the keys [first, first + keys).
+static void walk(const AttentionArgs& args, const Workspace& work, int64_t first, int64_t keys,
+                 const Tile& whole) {
+  for (int part = 0; part < kParts; ++part) {
+    const int at = part * kTileQueries;
+    const Tile tile{whole.q + at, whole.out + at, whole.top + at, whole.sum + at};
+    alignas(64) float top[kTileQueries];
+    for (int v = 0; v < kTileQueries; v += kLanes) store(top + v, load(tile.top + v));
+    for (int64_t key = 0; key < keys; key += kRows) {
+      const int64_t left = keys - key;
+      const float* panel = work.keys + (first + key) * args.k.width;
+      with_number<kRows>(static_cast<int>(left < kRows ? left : kRows), [&](auto rows) {
+        multiply<decltype(rows)::value>(panel, tile.q, args.k.width, work.scores + key * kAttentionQueries,
+                                        top);
+      });
+    }
+    soften(work.scores, keys, top, args.v.width, tile);
+    const float* const values = work.values + first * work.value_stride;
+    const int64_t width = args.v.width, blocks = (width + kRows - 1) / kRows;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t d = width * block / blocks, end = width * (block + 1) / blocks;
+      with_number<kRows>(static_cast<int>(end - d), [&](auto rows) {
+        multiply_add<decltype(rows)::value>(values + d, work.value_stride, work.scores, keys,
+                                            tile.out + d * kAttentionQueries);
+      });
+    }
+  }
+}
+
+// Divides by the sums, turns the tile back and writes its rows.
+template <class T>
+static void write(const AttentionArgs& args, int64_t head, int64_t first, const Tile& tile) {
+  const int64_t width = args.v.width, stride = args.out.row_stride;
+  typename T::Raw* const out = static_cast<typename T::Raw*>(args.out_data) + args.out.offset(head);
+  for (int v = 0; v < kAttentionQueries; v += kLanes) {
+    const int count = lanes_left(args.q.rows, first + v);
+    const Floats sum = load(tile.sum + v), reciprocal = 1.0f / sum;
+    for (int64_t d = 0; d < width; d += kLanes) {
+      const int n = lanes_left(width, d);
+      Floats lines[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i)
+        lines[i] = i < n ? load(tile.out + (d + i) * kAttentionQueries + v) * reciprocal : Floats{};
+      transpose(lines);
+      for (int i = 0; i < count; ++i) {
+        typename T::Raw* const row = out + (first + v + i) * stride + d;
+        if (n == kLanes)
+          T::store_all(row, lines[i]);
+        else
+          T::store_some(row, lines[i], n);
+      }
+    }
+    for (int i = 0; args.log_sums && i < count; ++i)
+      args.log_sums[head * args.q.rows + first + v + i] =
+          tile.top[v + i] * kLn2 + __builtin_logf(tile.sum[v + i]);
+  }
+}
+
+// Units [begin_unit, end_unit): tiles of queries, those of one head after each other.
+void attention(const AttentionArgs& args, float* scratch, int64_t begin_unit, int64_t end_unit) {
+  const int64_t per_head = (args.q.rows + kAttentionQueries - 1) / kAttentionQueries;
+  const int64_t panels = (args.k.rows + kRows - 1) / kRows;
+  const int64_t chunks = (args.k.rows + kAttentionChunk - 1) / kAttentionChunk;
+  Workspace work(args, scratch);
+  int64_t held = -1;
+  for (int64_t unit = begin_unit; unit < end_unit;) {
+    const int64_t head = unit / per_head, tile = unit % per_head;
+    int64_t together = per_head - tile;
+    if (together > end_unit - unit) together = end_unit - unit;
+    if (together > kAttentionGroup) together = kAttentionGroup;
+    if (held != head) work.hold(args, head);
+    held = head;
+    const Matrix q(args.q, head);
+    for (int64_t i = 0; i < together; ++i) begin(args, q, (tile + i) * kAttentionQueries, work.tiles[i]);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t first = panels * chunk / chunks * kRows;
+      int64_t end = panels * (chunk + 1) / chunks * kRows;
+      if (end > args.k.rows) end = args.k.rows;
+      for (int64_t i = 0; i < together; ++i) walk(args, work, first, end - first, work.tiles[i]);
+    }
+    for (int64_t i = 0; i < together; ++i) {
+      with_element(args.out.element, [&](auto element) {
+        write<decltype(element)>(args, head, (tile + i) * kAttentionQueries, work.tiles[i]);
+      });
+    }
+    unit += together;
+  }
+}
+
+}  // namespace fastdiff::FASTDIFF_ISA
