@@ -8,16 +8,16 @@ namespace fastdiff {
 
 #define FASTDIFF_FUNCTION(NAME, ARGUMENTS) void NAME ARGUMENTS;
 #define FASTDIFF_NAME(NAME, ARGUMENTS) , NAME
-#define FASTDIFF_DECLARE(ISA)                                             \
-  namespace ISA {                                                         \
-  FASTDIFF_CPU_KERNELS(FASTDIFF_FUNCTION)                                 \
-  constexpr CpuKernels kernels{#ISA FASTDIFF_CPU_KERNELS(FASTDIFF_NAME)}; \
+#define FASTDIFF_DECLARE(ISA, LANES)                                             \
+  namespace ISA {                                                                \
+  FASTDIFF_CPU_KERNELS(FASTDIFF_FUNCTION)                                        \
+  constexpr CpuKernels kernels{#ISA, LANES FASTDIFF_CPU_KERNELS(FASTDIFF_NAME)}; \
   }
 
-FASTDIFF_DECLARE(baseline)
+FASTDIFF_DECLARE(baseline, 4)
 #ifdef FASTDIFF_X86
-FASTDIFF_DECLARE(avx2)
-FASTDIFF_DECLARE(avx512)
+FASTDIFF_DECLARE(avx2, 8)
+FASTDIFF_DECLARE(avx512, 16)
 #endif
 
 static const CpuKernels* choose() {

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import dispatch, extension
 from .arguments import check_tensor, described, wants_gradient
 
 _OP = "channel_statistics"
@@ -73,7 +73,20 @@ def float32_on_cpu(**inputs: Any) -> list[str]:
     return reasons
 
 
-_BACKENDS = dispatch.register(_OP, dispatch.Backend("torch", reference, lambda **_: []))
+def _cpp(*, x: Tensor) -> Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    parts = stretches(x.shape[1], x.shape[2] * x.shape[3])
+    statistics = x.new_empty((x.shape[0], parts, 3, x.shape[1]))
+    torch.ops.fastdiff.channel_statistics_cpp.default(statistics, x)
+    return statistics
+
+
+extension.register_fake("channel_statistics_cpp")
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, float32_on_cpu, extension.MISSING),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
 
 
 def channel_statistics(x: Tensor) -> Tensor:

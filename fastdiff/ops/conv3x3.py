@@ -9,8 +9,18 @@
 activation. x (B, C1, H, W) is float32 (float64: torch backend); out (B, Cout, H', W') is channels last.
 
 Algorithms: "f43" and "f23" are Winograd's minimal filters F(4x4, 3x3), with the points 0, 1, -1, 1/2, -2, and
-F(2x2, 3x3), computed in C++; "direct" is torch's own convolution with the rest as passes of their own. An output of
-Winograd's form errs at most four times what the direct sum errs (root mean square) and 1e-4 of the largest value.
+F(2x2, 3x3), "direct" is the sum as it stands. An output of Winograd's form errs at most four times what the direct sum
+errs (root mean square) and 1e-4 of the largest value. On plain torch every algorithm is the direct sum.
+
+The raw op, for callers who have checked and packed everything beforehand, is
+
+    torch.ops.fastdiff.conv3x3_cpp(out, statistics, x, x2, packed, tile, bias, factors, pixel, activate, upsample, add,
+                                   residual, gain)
+
+Maps are float32 and channels last, everything else is contiguous (add: dense rows); out (B, Cout, H', W') and
+statistics (B, `stretches`, 3, Cout), or None, are written. packed is ``pack(weight, algorithm).data``, tile is 4 for
+"f43", 2 for "f23" and 1 for "direct". The op allocates nothing: scratch memory belongs to the calling thread and grows
+to the largest call so far. `torch.ops.fastdiff.conv3x3_pack_cpp(packed, weight, tile)` packs again in place.
 """
 
 from __future__ import annotations
@@ -22,11 +32,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import dispatch
+from . import dispatch, extension
 from .arguments import check_exactly, check_tensor, described, overlap
-from .channel_statistics import check_float_map
+from .channel_statistics import check_float_map, float32_on_cpu
 from .channel_statistics import reference as statistics_of
-from .conv3x3_weights import PackedWeight, check_algorithm, check_weight, choose, pack, stretches
+from .conv3x3_weights import TILE, PackedWeight, check_algorithm, check_weight, choose, pack, stretches
+from .feature_maps import dense_floats, plain_rows
 from .pixel_norms import check_second_map
 
 __all__ = ["NormFactors", "PackedWeight", "choose", "conv3x3", "pack", "stretches"]
@@ -139,7 +150,67 @@ def _check_sums(inputs: Mapping[str, Any], out_channels: int) -> None:
             raise ValueError(f"{_OP}: out must be the residual itself or apart from it, got parts of it")
 
 
-_BACKENDS = dispatch.register(_OP, dispatch.Backend("torch", reference, lambda **_: []))
+def _cpp_reasons(**inputs: Any) -> list[str]:
+    weight, norm = inputs.pop("weight"), inputs.pop("norm")
+    plain = weight.weight if isinstance(weight, PackedWeight) else weight
+    factors = {} if norm is None else {"norm.channels": norm.channels, "norm.pixel": norm.pixel}
+    reasons = float32_on_cpu(weight=plain, **inputs, **factors)
+    if isinstance(weight, PackedWeight) and weight.data is None:
+        reasons.append("the weight was packed where there is no C++ backend")
+    return reasons
+
+
+def _last(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous(memory_format=torch.channels_last)
+
+
+def _packed(weight: Tensor | PackedWeight, algorithm: str, shape: tuple[int, int, int, int]) -> PackedWeight:
+    if isinstance(weight, PackedWeight):
+        return weight
+    if algorithm == "auto":
+        algorithm = choose(shape[0], weight.shape[1], shape[1], shape[2], shape[3])
+    return pack(weight, algorithm)
+
+
+def _cpp(
+    *,
+    x: Tensor,
+    weight: Tensor | PackedWeight,
+    bias: Tensor | None,
+    x2: Tensor | None,
+    norm: NormFactors | None,
+    activate: bool,
+    upsample: bool,
+    add: Tensor | None,
+    residual: Tensor | None,
+    gain: float,
+    statistics: bool,
+    algorithm: str,
+    out: Tensor | None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    outs = (weight.weight if isinstance(weight, PackedWeight) else weight).shape[0]
+    shape = output_shape(x, outs, upsample)
+    packed = _packed(weight, algorithm, shape)
+    y = torch.empty(shape, memory_format=torch.channels_last) if out is None else out
+    sums = None
+    if statistics:
+        sums = torch.empty(shape[0], stretches(packed.algorithm, *shape[2:]), 3, outs)
+    factors, pixel = (None, None) if norm is None else (norm.channels.contiguous(), norm.pixel)
+    torch.ops.fastdiff.conv3x3_cpp.default(
+        y, sums, _last(x), _last(x2), packed.data, TILE[packed.algorithm], dense_floats(bias), factors,
+        None if pixel is None else pixel.contiguous(), activate, upsample, plain_rows(add),
+        residual if residual is out else _last(residual), gain,
+    )  # fmt: skip
+    return y if sums is None else (y, sums)
+
+
+extension.register_fake("conv3x3_cpp")
+extension.register_fake("conv3x3_pack_cpp")
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
 
 
 def conv3x3(

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from . import extension
 from .arguments import check_tensor, described
-from .channel_statistics import stretches as plain_stretches
 
 ALGORITHMS = ("direct", "f23", "f43")
 #: Outputs along one side of a tile.
-TILE = {"f23": 2, "f43": 4}
-#: Tiles of one stretch of statistics, along a row of tiles.
-STRETCH_TILES = 16
+TILE = {"direct": 1, "f23": 2, "f43": 4}
+#: Most tiles of one stretch of statistics in a row of tiles; it is four rows of outputs high.
+_STRETCH_TILES = 16
 
 
 class PackedWeight(NamedTuple):
@@ -26,7 +27,7 @@ class PackedWeight(NamedTuple):
 
     Attributes:
         weight: (Cout, Cin, 3, 3), as it was given.
-        data: what the C++ kernels read; None for "direct", or where there is no C++ backend.
+        data: what the C++ kernels read; None where they are not, or where the weight is not theirs.
         algorithm: one of `ALGORITHMS`.
     """
 
@@ -65,7 +66,12 @@ def pack(weight: Tensor, algorithm: str) -> PackedWeight:
     """
     check_algorithm("conv3x3.pack", algorithm)
     check_weight("conv3x3.pack", weight)
-    return PackedWeight(weight, None, algorithm)
+    if extension.MISSING or not weight.is_cpu or weight.dtype != torch.float32:
+        return PackedWeight(weight, None, algorithm)
+    tile, (outs, channels) = TILE[algorithm], weight.shape[:2]
+    data = torch.empty(torch.ops.fastdiff.conv3x3_packed_floats(tile, outs, channels))
+    torch.ops.fastdiff.conv3x3_pack_cpp.default(data, weight.detach(), tile)
+    return PackedWeight(weight, data, algorithm)
 
 
 def choose(
@@ -103,9 +109,7 @@ def choose(
     return "f43" if tiles >= 16 and memory == "default" else "f23"
 
 
-def stretches(algorithm: str, channels: int, height: int, width: int) -> int:
-    """Number P of stretches over which `conv3x3` takes statistics of an output (B, channels, height, width)."""
-    if algorithm == "direct":
-        return plain_stretches(channels, height * width)
-    tile = TILE[algorithm]
-    return -(-height // tile) * -(-width // (tile * STRETCH_TILES))
+def stretches(algorithm: str, height: int, width: int) -> int:
+    """Number P of stretches over which the C++ backend takes statistics of an output (B, Cout, height, width)."""
+    check_algorithm("conv3x3.stretches", algorithm)
+    return -(-height // 4) * -(-width // (TILE[algorithm] * _STRETCH_TILES))

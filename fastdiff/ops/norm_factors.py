@@ -6,7 +6,7 @@
 
 statistics: (B, P, 3, C) as `channel_statistics` and `conv3x3` make them, or two of them for two maps that are
 concatenated over channels (their P may differ, and a group may reach across both). The result is (B, 2, C): factors,
-offsets. Triples are joined by Chan's formula, the variance is never a difference of means. Joining is done in float64.
+offsets. Triples are joined by Chan's formula, the variance is never a difference of means.
 
 The raw op is ``torch.ops.fastdiff.norm_factors_cpp(out, statistics, statistics2, groups, weight, bias, scale,
 shift, eps)``; it fills a contiguous float32 out (B, 2, C). Statistics, weight and bias are contiguous, scale and shift
@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import dispatch
+from . import dispatch, extension
 from .arguments import check_tensor, described
+from .channel_statistics import float32_on_cpu
+from .feature_maps import dense_floats, plain_rows
 
 _OP = "norm_factors"
 Statistics = Tensor | tuple[Tensor, Tensor]
@@ -102,7 +104,46 @@ def _check_factor(name: str, value: Any, shape: tuple[int, ...], like: Tensor) -
         raise ValueError(f"{_OP}: {name} must be floating {shape} on {like.device}, got {described(value)}")
 
 
-_BACKENDS = dispatch.register(_OP, dispatch.Backend("torch", reference, lambda **_: []))
+def _cpp_reasons(*, statistics: Statistics, **others: Any) -> list[str]:
+    parts = statistics if isinstance(statistics, tuple) else (statistics,)
+    factors = {name: value.float() if isinstance(value, Tensor) else value for name, value in others.items()}
+    return float32_on_cpu(statistics=parts[0], statistics2=parts[-1], **factors)
+
+
+def _cpp(
+    *,
+    statistics: Statistics,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+) -> Tensor:
+    first, second = statistics if isinstance(statistics, tuple) else (statistics, None)
+    first, second = first.contiguous(), None if second is None else second.contiguous()
+    channels = first.shape[3] + (0 if second is None else second.shape[3])
+    out = first.new_empty((first.shape[0], 2, channels))
+    torch.ops.fastdiff.norm_factors_cpp.default(
+        out,
+        first,
+        second,
+        groups,
+        dense_floats(weight),
+        dense_floats(bias),
+        plain_rows(scale),
+        plain_rows(shift),
+        eps,
+    )
+    return out
+
+
+extension.register_fake("norm_factors_cpp")
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
 
 
 def norm_factors(

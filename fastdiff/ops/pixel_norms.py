@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from . import dispatch
-from .channel_statistics import check_float_map
+from . import dispatch, extension
+from .channel_statistics import check_float_map, float32_on_cpu
 
 _OP = "pixel_norms"
 
@@ -48,7 +49,20 @@ def _check(inputs: Mapping[str, Any]) -> None:
         raise ValueError(f"{_OP}: eps must be at least 0, got {inputs['eps']}")
 
 
-_BACKENDS = dispatch.register(_OP, dispatch.Backend("torch", reference, lambda **_: []))
+def _cpp(*, x: Tensor, x2: Tensor | None, eps: float) -> Tensor:
+    x = x.contiguous(memory_format=torch.channels_last)
+    x2 = None if x2 is None else x2.contiguous(memory_format=torch.channels_last)
+    out = x.new_empty((x.shape[0], *x.shape[2:]))
+    torch.ops.fastdiff.pixel_norms_cpp.default(out, x, x2, eps)
+    return out
+
+
+extension.register_fake("pixel_norms_cpp")
+_BACKENDS = dispatch.register(
+    _OP,
+    dispatch.Backend("cpp", _cpp, float32_on_cpu, extension.MISSING),
+    dispatch.Backend("torch", reference, lambda **_: []),
+)
 
 
 def pixel_norms(x: Tensor, x2: Tensor | None = None, *, eps: float = 1e-12) -> Tensor:

@@ -11,7 +11,9 @@ from torch.nn import functional
 from fastdiff.ops import NormFactors, channel_statistics, conv3x3, norm_factors, pixel_norms, use_backend
 from fastdiff.ops.conv3x3 import choose, pack, reference, stretches
 
-BACKENDS = ["torch"]
+from .conftest import needs_cpp
+
+BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 ALGORITHMS = ["direct", "f23", "f43"]
 OPTIONS = ["x2", "channels", "pixel", "activate", "upsample", "bias", "add", "residual", "statistics"]
 
@@ -52,12 +54,16 @@ def in_double(arguments):
     return wide
 
 
-def assert_exact_enough(out, plain, exact, algorithm):
-    """error <= 4 x torch's in root mean square (+ 2 ulp of the typical value), and 1e-4 of the largest value."""
+def assert_exact_enough(out, plain, exact, channels):
+    """error <= 4 x torch's in root mean square (+ 2 ulp of the typical value), and 1e-4 of the largest value.
+
+    Of few outputs, or sums over few channels, torch may happen to be exact: there the floor is 16 ulp.
+    """
     if not exact.numel():
         return
     ours, torchs = (out.double() - exact), (plain.double() - exact)
-    floor = 2 * torch.finfo(torch.float32).eps * exact.square().mean().sqrt()
+    ulps = 2 if exact.numel() >= 1024 and channels >= 16 else 16
+    floor = ulps * torch.finfo(torch.float32).eps * exact.square().mean().sqrt()
     assert ours.square().mean().sqrt() <= 4 * torchs.square().mean().sqrt() + floor
     assert ours.abs().max() <= 1e-4 * exact.abs().max()
 
@@ -125,7 +131,7 @@ def test_every_algorithm_is_exact_enough(
     with use_backend("torch"):
         plain, exact = conv3x3(**arguments), conv3x3(**in_double(arguments))
     assert out.is_contiguous(memory_format=torch.channels_last) and out.shape == exact.shape
-    assert_exact_enough(out, plain, exact, algorithm)
+    assert_exact_enough(out, plain, exact, channels)
 
 
 def assert_statistics(found, out):
@@ -231,5 +237,5 @@ def test_the_choice_is_known_and_may_ignore_the_batch():
     assert choose(4, 256, 256, 16, 16, memory="low") in ("f23", "direct")
     assert choose(None, 256, 256, 16, 16) in ALGORITHMS
     assert choose(4, 3, 128, 32, 32) == "direct"
-    assert stretches("f43", 64, 17, 70) == 5 * 2 and stretches("f23", 64, 17, 70) == 9 * 3
+    assert stretches("f43", 17, 70) == 5 * 2 and stretches("f23", 17, 70) == 5 * 3
     assert reference.__doc__

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from fastdiff.ops import channel_statistics, norm_factors, pixel_norms, use_backend
 from fastdiff.ops.channel_statistics import stretches
 
-from .conftest import assert_as_exact_as_torch
+from .conftest import assert_as_exact_as_torch, needs_cpp
 from .norm_cases import VALUES, valued
 
-BACKENDS = ["torch"]
+BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 
 
 def drawn(*shape, seed=0, values="usual"):

@@ -4,9 +4,11 @@
 #include <cstdint>
 
 #include "fastdiff/attention.h"
+#include "fastdiff/conv3x3.h"
 #include "fastdiff/norms.h"
 #include "fastdiff/row.h"
 #include "fastdiff/rows.h"
+#include "fastdiff/statistics.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -81,11 +83,17 @@ struct VqCodeSumsArgs {
   ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t)) \
   ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))           \
   ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))                        \
-  ENTRY(attention, (const AttentionArgs&, float* scratch, int64_t, int64_t))
+  ENTRY(attention, (const AttentionArgs&, float* scratch, int64_t, int64_t))            \
+  ENTRY(conv3x3, (const Conv3x3Args&, Conv3x3Phase, float* scratch, int64_t, int64_t))  \
+  ENTRY(conv3x3_pack, (const Conv3x3PackArgs&, int64_t, int64_t))                       \
+  ENTRY(channel_statistics, (const ChannelStatisticsArgs&, int64_t, int64_t))           \
+  ENTRY(pixel_norms, (const PixelNormsArgs&, int64_t, int64_t))                         \
+  ENTRY(norm_factors, (const NormFactorsArgs&, int64_t, int64_t))
 
 #define FASTDIFF_POINTER(NAME, ARGUMENTS) void(*NAME) ARGUMENTS;
 struct CpuKernels {
   const char* name;
+  int64_t lanes;  // floats of a vector
   FASTDIFF_CPU_KERNELS(FASTDIFF_POINTER)
 };
 #undef FASTDIFF_POINTER

@@ -1,0 +1,203 @@
+// fastdiff::conv3x3_cpp and conv3x3_pack_cpp, the C++ backend of fastdiff/ops/conv3x3.py.
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+
+#include "fastdiff/cpu_kernels.h"
+#include "feature_maps.h"
+
+namespace fastdiff {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
+  const int64_t lanes = cpu_kernels().lanes;
+  return ceil_div(outs, lanes) * lanes * conv3x3_positions(tile) * conv3x3_depth(tile, channels);
+}
+
+void check_tile(int64_t tile) {
+  STD_TORCH_CHECK(tile == 1 || tile == 2 || tile == 4, "conv3x3: tile must be 1, 2 or 4, got ", tile);
+}
+
+// A float32 map (B, C, H, W) whose channels are last; null for one that is not there.
+const float* channels_last_map(const OptionalTensor& t, std::initializer_list<int64_t> shape,
+                               const char* name) {
+  if (!t.has_value()) return nullptr;
+  bool fits = t->is_cpu() && t->scalar_type() == ScalarType::Float && t->dim() == 4;
+  for (int64_t d = 0; fits && d < 4; ++d) fits = t->size(d) == shape.begin()[d];
+  STD_TORCH_CHECK(fits && dense_in_order(*t, true), "conv3x3: ", name,
+                  " must be a float32 map of the expected shape, channels last");
+  return static_cast<const float*>(t->const_data_ptr());
+}
+
+// Scratch memory of this thread, kept between calls.
+float* scratch_of(int64_t floats) {
+  struct Buffer {
+    float* data = nullptr;
+    int64_t size = 0;
+    ~Buffer() { ::operator delete(data, std::align_val_t{64}); }
+  };
+  static thread_local Buffer buffer;
+  if (buffer.size < floats) {
+    ::operator delete(buffer.data, std::align_val_t{64});
+    buffer.data = nullptr;
+    buffer.size = 0;
+    buffer.data = static_cast<float*>(::operator new(4 * static_cast<size_t>(floats), std::align_val_t{64}));
+    buffer.size = floats;
+  }
+  return buffer.data;
+}
+
+struct Plan {
+  bool shared = false;
+};
+
+Plan plan_of(Conv3x3Args& args) {
+  const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
+  const int64_t threads = torch::stable::get_num_threads(), stretches = args.batch * cut.per_sample;
+  int64_t wanted = 32, chunk = 2, shared = -1;
+  if (const char* text = std::getenv("FASTDIFF_CONV")) {
+    long long a, b, c;
+    if (std::sscanf(text, "%lld,%lld,%lld", &a, &b, &c) == 3) {
+      wanted = a;
+      chunk = b;
+      shared = c;
+    }
+  }
+  args.block = std::max<int64_t>(1, std::min(stretches, wanted / cut.tiles));
+  const int64_t panels = ceil_div(args.outs, 2 * cpu_kernels().lanes);
+  args.chunk = std::min(panels, chunk);
+  Plan plan;
+  plan.shared = shared < 0 ? ceil_div(stretches, args.block) < threads : shared > 0;
+  return plan;
+}
+
+// Runs f(slot, begin, end) for equal parts of 0 ... count - 1, one per slot.
+template <class F>
+void in_slots(int64_t slots, int64_t count, const F& f) {
+  torch::stable::parallel_for(0, slots, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t slot = begin; slot < end; ++slot) f(slot, count * slot / slots, count * (slot + 1) / slots);
+  });
+}
+
+void run(Conv3x3Args& args) {
+  const Plan plan = plan_of(args);
+  const CpuKernels& kernels = cpu_kernels();
+  const int64_t panel = 2 * kernels.lanes, panels = ceil_div(args.outs, panel);
+  const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
+  const int64_t blocks = ceil_div(args.batch * cut.per_sample, args.block);
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t input = conv3x3_input_floats(args), product = conv3x3_product_floats(args, panel);
+  const int64_t strip = conv3x3_strip_floats(args);
+  if (!plan.shared) {
+    const int64_t slots = std::min(threads, blocks), size = input + product + strip;
+    float* const scratch = scratch_of(slots * size);
+    in_slots(slots, blocks, [&](int64_t slot, int64_t begin, int64_t end) {
+      kernels.conv3x3(args, Conv3x3Phase::blocks, scratch + slot * size, begin, end);
+    });
+    return;
+  }
+  const int64_t groups = ceil_div(args.channels, kConvGroup) + ceil_div(args.channels2, kConvGroup);
+  const int64_t size = std::max(product, strip);
+  float* const scratch = scratch_of(input + threads * size);
+  args.shared = scratch;
+  for (args.shared_block = 0; args.shared_block < blocks; ++args.shared_block) {
+    in_slots(std::min(threads, groups), groups, [&](int64_t slot, int64_t begin, int64_t end) {
+      kernels.conv3x3(args, Conv3x3Phase::input, scratch + input + slot * size, begin, end);
+    });
+    in_slots(std::min(threads, panels), panels, [&](int64_t slot, int64_t begin, int64_t end) {
+      kernels.conv3x3(args, Conv3x3Phase::panels, scratch + input + slot * size, begin, end);
+    });
+  }
+}
+
+void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2, Tensor packed, int64_t tile,
+             OptionalTensor bias, OptionalTensor factors, OptionalTensor pixel, bool activate, bool upsample,
+             OptionalTensor add, OptionalTensor residual, double gain) {
+  check_tile(tile);
+  STD_TORCH_CHECK(x.dim() == 4 && out.dim() == 4, "conv3x3: x and out must be (B, C, H, W)");
+  Conv3x3Args args;
+  const int64_t height = x.size(2), width = x.size(3);
+  args.batch = x.size(0);
+  args.channels = x.size(1);
+  args.channels2 = x2.has_value() && x2->dim() == 4 ? x2->size(1) : 0;
+  args.outs = out.size(1);
+  args.height = upsample ? 2 * height : height;
+  args.width = upsample ? 2 * width : width;
+  args.tile = tile;
+  args.upsample = upsample;
+  args.activate = activate;
+  args.gain = static_cast<float>(gain);
+  const int64_t channels = args.channels + args.channels2;
+  args.x = channels_last_map(x, {args.batch, args.channels, height, width}, "x");
+  args.x2 = channels_last_map(x2, {args.batch, args.channels2, height, width}, "x2");
+  const auto of_output = {args.batch, args.outs, args.height, args.width};
+  args.out = const_cast<float*>(channels_last_map(out, of_output, "out"));
+  args.residual = channels_last_map(residual, of_output, "residual");
+  check_dense(packed, "conv3x3: packed", ScalarType::Float);
+  STD_TORCH_CHECK(packed.numel() == packed_floats(tile, args.outs, channels),
+                  "conv3x3: packed must be the weight of these channels, packed for this tile");
+  args.weight = static_cast<const float*>(packed.const_data_ptr());
+  args.bias = dense_floats(bias, "conv3x3: bias", args.outs);
+  if (factors.has_value())
+    args.factors = floats_of_shape(*factors, {args.batch, 2, channels}, "conv3x3: factors");
+  if (pixel.has_value()) args.pixel = floats_of_shape(*pixel, {args.batch, height, width}, "conv3x3: pixel");
+  STD_TORCH_CHECK(!args.pixel || args.factors, "conv3x3: pixel needs factors");
+  FeatureMap map;
+  map.batch = args.batch;
+  map.channels = args.outs;
+  args.add = factor_rows(add, map, "conv3x3: add", args.add_stride);
+  const Conv3x3Cut cut = conv3x3_cut(tile, args.height, args.width);
+  if (statistics.has_value())
+    args.statistics =
+        floats_of_shape(*statistics, {args.batch, cut.per_sample, 3, args.outs}, "conv3x3: statistics");
+  STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv3x3: out must not share memory with the input");
+  STD_TORCH_CHECK(args.residual == args.out || !overlap(out, residual),
+                  "conv3x3: out must be the residual itself or apart from it");
+  if (x.numel() > 0) run(args);
+}
+
+void conv3x3_pack(Tensor packed, Tensor weight, int64_t tile) {
+  check_tile(tile);
+  const bool fits = weight.is_cpu() && weight.scalar_type() == ScalarType::Float && weight.dim() == 4 &&
+                    weight.size(2) == 3 && weight.size(3) == 3;
+  STD_TORCH_CHECK(fits, "conv3x3: weight must be float32 (Cout, Cin, 3, 3)");
+  check_dense(packed, "conv3x3: packed", ScalarType::Float);
+  Conv3x3PackArgs args;
+  args.outs = weight.size(0);
+  args.channels = weight.size(1);
+  args.tile = tile;
+  STD_TORCH_CHECK(packed.numel() == packed_floats(tile, args.outs, args.channels),
+                  "conv3x3: packed has the wrong size");
+  args.weight = static_cast<const float*>(weight.const_data_ptr());
+  for (int d = 0; d < 4; ++d) args.strides[d] = weight.stride(d);
+  args.out = static_cast<float*>(packed.mutable_data_ptr());
+  const int64_t panels = ceil_div(args.outs, 2 * cpu_kernels().lanes);
+  torch::stable::parallel_for(
+      0, panels, 1, [&args](int64_t begin, int64_t end) { cpu_kernels().conv3x3_pack(args, begin, end); });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
+  m.def(
+      "conv3x3_cpp(Tensor(a!) out, Tensor(b!)? statistics, Tensor x, Tensor? x2, Tensor packed, int tile, "
+      "Tensor? bias, Tensor? factors, Tensor? pixel, bool activate, bool upsample, Tensor? add, "
+      "Tensor? residual, float gain) -> ()");
+  m.def("conv3x3_pack_cpp(Tensor(a!) packed, Tensor weight, int tile) -> ()");
+  m.def("conv3x3_packed_floats(int tile, int outs, int channels) -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("conv3x3_cpp", TORCH_BOX(&conv3x3));
+  m.impl("conv3x3_pack_cpp", TORCH_BOX(&conv3x3_pack));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CompositeExplicitAutograd, m) {
+  m.impl("conv3x3_packed_floats", TORCH_BOX(&packed_floats));
+}
+
+}  // namespace fastdiff

@@ -1,0 +1,222 @@
+// conv3x3: Winograd's minimal filters and the direct sum with a norm before and sums after, see
+// fastdiff/ops/conv3x3.py.
+//
+// A block of tiles at a time: its input is normalised and transformed to V [position][tile][channel], panels
+// of packed weights are multiplied with it to M [position][tile][output channel], and M is transformed to
+// outputs. Panels lie in memory in the order in which they are read. The direct sum is the case of tiles of
+// one output and one position, whose V holds the nine pixels around the output.
+#include "conv_strip.h"
+#include "conv_sums.h"
+#include "entries.h"
+
+namespace fastdiff::FASTDIFF_ISA {
+
+// Tiles top ... bottom - 1 by left ... right - 1 of a sample; the first has the number `tile` in its block.
+struct ConvRun {
+  int64_t sample, top, bottom, left, right, tile;
+};
+
+// Stretches begin ... end - 1 as rectangles: neighbours below each other in one sample are one.
+template <class F>
+static void each_run(const Conv3x3Cut& cut, int64_t begin, int64_t end, const F& f) {
+  int64_t tile = 0;
+  while (begin < end) {
+    const int64_t sample = begin / cut.per_sample, own = begin % cut.per_sample;
+    int64_t last = begin + 1;
+    if (cut.across == 1) {
+      while (last < end && last < (sample + 1) * cut.per_sample) ++last;
+    }
+    const int64_t top = own / cut.across * cut.tall, left = own % cut.across * cut.wide;
+    const int64_t bottom = top + (last - begin) * cut.tall, right = left + cut.wide;
+    const ConvRun run{
+        sample, top, bottom < cut.rows ? bottom : cut.rows, left, right < cut.columns ? right : cut.columns,
+        tile};
+    f(run);
+    tile += (run.bottom - run.top) * (run.right - run.left);
+    begin = last;
+  }
+}
+
+// From a pixel of the output to that of the input, before the padding is taken off.
+static inline int64_t source(const Conv3x3Args& args, int64_t place) {
+  return args.upsample ? place >> 1 : place;
+}
+
+template <int Tile>
+static ConvStrip strip_of(const Conv3x3Args& args, const ConvRun& run, float* data) {
+  const int64_t top = source(args, run.top * Tile - 1), left = source(args, run.left * Tile - 1);
+  return {run.sample,
+          top,
+          left,
+          source(args, run.bottom * Tile) - top + 1,
+          source(args, run.right * Tile) - left + 1,
+          data};
+}
+
+// The group's channels of all tiles of a run, from the strip to v.
+template <int Tile>
+static void transform_run(const Conv3x3Args& args, const ConvRun& run, const ConvStrip& strip,
+                          const ConvGroup& group, float* v, int64_t apart) {
+  constexpr int side = Tile + 2;
+  const int64_t channels = args.channels + args.channels2, depth = conv3x3_depth(Tile, channels);
+  v += run.tile * depth + group.place;
+  for (int64_t row = run.top; row < run.bottom; ++row) {
+    int64_t rows[side], columns[side];
+    for (int i = 0; i < side; ++i)
+      rows[i] = (source(args, row * Tile - 1 + i) - strip.top) * strip.columns * kConvGroup;
+    for (int64_t column = run.left; column < run.right; ++column, v += depth) {
+      for (int j = 0; j < side; ++j)
+        columns[j] = (source(args, column * Tile - 1 + j) - strip.left) * kConvGroup;
+      each_vector(group.count, [&](int64_t c, auto access) {
+        if constexpr (Tile > 1) {
+          transform_input<Tile>(strip.data + c, rows, columns, v + c, apart, access);
+        } else {
+          for (int tap = 0; tap < 9; ++tap)
+            access.template put<F32>(v + tap * channels + c,
+                                     load(strip.data + rows[tap / 3] + columns[tap % 3] + c));
+        }
+      });
+    }
+  }
+}
+
+template <int Tile>
+struct Conv3x3 {
+  const Conv3x3Args& args;
+  Conv3x3Cut cut = conv3x3_cut(Tile, args.height, args.width);
+  int64_t stretches = args.batch * cut.per_sample;
+  int64_t depth = conv3x3_depth(Tile, args.channels + args.channels2);
+  int64_t apart = conv3x3_apart(args.block * cut.tiles, depth);
+  int64_t width = args.chunk * kPanel;
+  int64_t product_apart = conv3x3_apart(args.block * cut.tiles, width);
+  int64_t panels = (args.outs + kPanel - 1) / kPanel;
+
+  int64_t first_of(int64_t block) const { return block * args.block; }
+  int64_t end_of(int64_t block) const {
+    const int64_t end = first_of(block) + args.block;
+    return end < stretches ? end : stretches;
+  }
+
+  void make_input(int64_t block, float* v, float* strip_data, int64_t begin, int64_t end) const {
+    each_run(cut, first_of(block), end_of(block), [&](const ConvRun& run) {
+      const ConvStrip strip = strip_of<Tile>(args, run, strip_data);
+      for (int64_t g = begin; g < end; ++g) {
+        const ConvGroup group(args, g);
+        fill_strip(args, group, strip);
+        transform_run<Tile>(args, run, strip, group, v, apart);
+      }
+    });
+  }
+
+  // Panels of one chunk, all positions, to m.
+  void multiply(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m) const {
+    constexpr int64_t positions = conv3x3_positions(Tile);
+    for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
+      const float* weight = args.weight + panel * kPanel * positions * depth;
+      const bool narrow = args.outs - panel * kPanel <= kLanes;
+      for (int64_t p = 0; p < positions; ++p) {
+        if (narrow)
+          multiply_panel<1>(v + p * apart, depth, tiles, weight + p * depth * kLanes, depth,
+                            m + p * product_apart, width);
+        else
+          multiply_panel<2>(v + p * apart, depth, tiles, weight + p * depth * kPanel, depth,
+                            m + p * product_apart, width);
+      }
+    }
+  }
+
+  // Output channels of panels begin ... end - 1.
+  void make_output(int64_t block, const float* v, float* m, int64_t begin, int64_t end) const {
+    constexpr int64_t positions = conv3x3_positions(Tile);
+    float* const sums = m + positions * product_apart;
+    int64_t tiles = 0;
+    each_run(cut, first_of(block), end_of(block), [&tiles](const ConvRun& run) {
+      tiles = run.tile + (run.bottom - run.top) * (run.right - run.left);
+    });
+    for (int64_t panel = begin; panel < end; panel += args.chunk) {
+      const int64_t last = panel + args.chunk < end ? panel + args.chunk : end;
+      multiply(v, tiles, panel, last, m);
+      const int64_t first = panel * kPanel, beyond = last * kPanel < args.outs ? last * kPanel : args.outs;
+      const ConvSums s{args, first, beyond - first, width, product_apart, sums};
+      const float* next = m;
+      for (int64_t stretch = first_of(block); stretch < end_of(block); ++stretch) {
+        if (stretch == first_of(block) || stretch % cut.per_sample == 0)
+          prepare_shift(s, stretch / cut.per_sample);
+        next = finish_stretch<Tile>(s, cut, stretch, next);
+      }
+    }
+  }
+
+  void run(Conv3x3Phase phase, float* scratch, int64_t begin, int64_t end) const {
+    if (phase == Conv3x3Phase::input) {
+      make_input(args.shared_block, args.shared, scratch, begin, end);
+    } else if (phase == Conv3x3Phase::panels) {
+      make_output(args.shared_block, args.shared, scratch, begin, end);
+    } else {
+      float* const m = scratch + conv3x3_input_floats(args);
+      float* const strip = m + conv3x3_product_floats(args, kPanel);
+      for (int64_t block = begin; block < end; ++block) {
+        make_input(block, scratch, strip, 0, conv_groups(args));
+        make_output(block, scratch, m, 0, panels);
+      }
+    }
+  }
+};
+
+void conv3x3(const Conv3x3Args& args, Conv3x3Phase phase, float* scratch, int64_t begin, int64_t end) {
+  if (args.tile == 4) Conv3x3<4>{args}.run(phase, scratch, begin, end);
+  if (args.tile == 2) Conv3x3<2>{args}.run(phase, scratch, begin, end);
+  if (args.tile == 1) Conv3x3<1>{args}.run(phase, scratch, begin, end);
+}
+
+// The filters of one input channel to kLanes output channels, transformed in double.
+template <int Tile>
+static void pack_filters(const double (&g)[9][kLanes], float* out, int64_t apart) {
+  constexpr int side = Tile + 2;
+  double half[side][3][kLanes];
+  for (int i = 0; i < side; ++i) {
+    const double* f = Winograd<Tile>::filter[i];
+    for (int j = 0; j < 3; ++j) {
+      for (int l = 0; l < kLanes; ++l)
+        half[i][j][l] = f[0] * g[j][l] + f[1] * g[3 + j][l] + f[2] * g[6 + j][l];
+    }
+  }
+  for (int i = 0; i < side; ++i) {
+    for (int j = 0; j < side; ++j, out += apart) {
+      const double* f = Winograd<Tile>::filter[j];
+      for (int l = 0; l < kLanes; ++l)
+        out[l] = static_cast<float>(f[0] * half[i][0][l] + f[1] * half[i][1][l] + f[2] * half[i][2][l]);
+    }
+  }
+}
+
+static void read_filters(const Conv3x3PackArgs& args, int64_t out, int64_t channel, double (&g)[9][kLanes]) {
+  const float* w = args.weight + out * args.strides[0] + channel * args.strides[1];
+  for (int tap = 0; tap < 9; ++tap) {
+    const float* from = w + tap / 3 * args.strides[2] + tap % 3 * args.strides[3];
+    for (int l = 0; l < kLanes; ++l) g[tap][l] = out + l < args.outs ? from[l * args.strides[0]] : 0.0;
+  }
+}
+
+void conv3x3_pack(const Conv3x3PackArgs& args, int64_t begin, int64_t end) {
+  const int64_t positions = conv3x3_positions(args.tile), depth = conv3x3_depth(args.tile, args.channels);
+  double g[9][kLanes];
+  for (int64_t panel = begin; panel < end; ++panel) {
+    const int64_t left = args.outs - panel * kPanel, width = left <= kLanes ? kLanes : kPanel;
+    for (int64_t v = 0; v < width; v += kLanes) {
+      float* out = args.out + panel * kPanel * positions * depth + v;
+      for (int64_t c = 0; c < args.channels; ++c, out += width) {
+        read_filters(args, panel * kPanel + v, c, g);
+        if (args.tile == 4) pack_filters<4>(g, out, depth * width);
+        if (args.tile == 2) pack_filters<2>(g, out, depth * width);
+        if (args.tile == 1) {
+          for (int tap = 0; tap < 9; ++tap)
+            for (int l = 0; l < kLanes; ++l)
+              out[tap * args.channels * width + l] = static_cast<float>(g[tap][l]);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace fastdiff::FASTDIFF_ISA
