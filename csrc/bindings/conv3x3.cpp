@@ -1,6 +1,4 @@
 // fastdiff::conv3x3_cpp and conv3x3_pack_cpp, the C++ backend of fastdiff/ops/conv3x3.py.
-#include <cstdio>
-#include <cstdlib>
 #include <new>
 
 #include "fastdiff/cpu_kernels.h"
@@ -8,6 +6,9 @@
 
 namespace fastdiff {
 namespace {
+
+constexpr int64_t kBlockTiles = 32, kFewTiles = 16;  // measured: docs/lab-conv3x3.md
+constexpr int64_t kChunk = 2;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -51,28 +52,19 @@ float* scratch_of(int64_t floats) {
   return buffer.data;
 }
 
-struct Plan {
-  bool shared = false;
-};
-
-Plan plan_of(Conv3x3Args& args) {
+// How many stretches a block takes and panels a chunk; whether threads share blocks. With few tiles every
+// block would be one thread's, so there they divide the output channels of one block after the other.
+bool plan(Conv3x3Args& args) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   const int64_t threads = torch::stable::get_num_threads(), stretches = args.batch * cut.per_sample;
-  int64_t wanted = 32, chunk = 2, shared = -1;
-  if (const char* text = std::getenv("FASTDIFF_CONV")) {
-    long long a, b, c;
-    if (std::sscanf(text, "%lld,%lld,%lld", &a, &b, &c) == 3) {
-      wanted = a;
-      chunk = b;
-      shared = c;
-    }
-  }
-  args.block = std::max<int64_t>(1, std::min(stretches, wanted / cut.tiles));
-  const int64_t panels = ceil_div(args.outs, 2 * cpu_kernels().lanes);
-  args.chunk = std::min(panels, chunk);
-  Plan plan;
-  plan.shared = shared < 0 ? ceil_div(stretches, args.block) < threads : shared > 0;
-  return plan;
+  const int64_t tiles = args.batch * cut.rows * cut.columns;
+  const bool shared =
+      threads > 1 && tiles < kBlockTiles * threads && (tiles < 2 * kFewTiles || stretches < threads);
+  int64_t block = std::max<int64_t>(1, (shared ? 2 : 1) * kBlockTiles / cut.tiles);
+  if (!shared) block = std::min(block, ceil_div(stretches, threads));
+  args.block = std::min(std::max<int64_t>(1, stretches), block);
+  args.chunk = std::min<int64_t>(ceil_div(args.outs, 2 * cpu_kernels().lanes), kChunk);
+  return shared;
 }
 
 // Runs f(slot, begin, end) for equal parts of 0 ... count - 1, one per slot.
@@ -84,7 +76,7 @@ void in_slots(int64_t slots, int64_t count, const F& f) {
 }
 
 void run(Conv3x3Args& args) {
-  const Plan plan = plan_of(args);
+  const bool shared = plan(args);
   const CpuKernels& kernels = cpu_kernels();
   const int64_t panel = 2 * kernels.lanes, panels = ceil_div(args.outs, panel);
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
@@ -92,7 +84,7 @@ void run(Conv3x3Args& args) {
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t input = conv3x3_input_floats(args), product = conv3x3_product_floats(args, panel);
   const int64_t strip = conv3x3_strip_floats(args);
-  if (!plan.shared) {
+  if (!shared) {
     const int64_t slots = std::min(threads, blocks), size = input + product + strip;
     float* const scratch = scratch_of(slots * size);
     in_slots(slots, blocks, [&](int64_t slot, int64_t begin, int64_t end) {
@@ -138,8 +130,9 @@ void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   args.out = const_cast<float*>(channels_last_map(out, of_output, "out"));
   args.residual = channels_last_map(residual, of_output, "residual");
   check_dense(packed, "conv3x3: packed", ScalarType::Float);
-  STD_TORCH_CHECK(packed.numel() == packed_floats(tile, args.outs, channels),
-                  "conv3x3: packed must be the weight of these channels, packed for this tile");
+  args.plain = tile > 1 && packed.numel() == packed_floats(1, args.outs, channels);
+  STD_TORCH_CHECK(args.plain || packed.numel() == packed_floats(tile, args.outs, channels),
+                  "conv3x3: packed must be the weight of these channels, packed for this tile or for 1");
   args.weight = static_cast<const float*>(packed.const_data_ptr());
   args.bias = dense_floats(bias, "conv3x3: bias", args.outs);
   if (factors.has_value())

@@ -108,34 +108,61 @@ struct Conv3x3 {
     });
   }
 
+  // A panel of V vectors of packed weights, all positions, to m.
+  template <int V>
+  void multiply_packed(const float* v, int64_t tiles, const float* weight, float* m) const {
+    const int64_t size = depth * V * kLanes;
+    for (int64_t p = 0; p < conv3x3_positions(Tile); ++p, weight += size)
+      multiply_panel<V>(v + p * apart, depth, tiles, weight, depth, m + p * product_apart, width,
+                        weight + size, 4 * size);
+  }
+
+  // The same from weights as they are, transformed into u by two rows of positions.
+  template <int V, int Pair = 0>
+  void multiply_plain(const float* v, int64_t tiles, const float* weight, float* m, float* u) const {
+    constexpr int side = Tile + 2;
+    const int64_t size = depth * V * kLanes, share = 9 * size / (side * side);
+    transform_filters<Tile, Pair, V>(weight, depth, u);
+    for (int i = 0; i < 2 * side; ++i) {
+      const int64_t p = Winograd<Tile>::pairs[Pair][i / side] * side + i % side;
+      const float* next = weight + 9 * size + (2 * side * Pair + i) * share;
+      multiply_panel<V>(v + p * apart, depth, tiles, u + i * size, depth, m + p * product_apart, width, next,
+                        4 * share);
+    }
+    if constexpr (2 * (Pair + 1) < side) multiply_plain<V, Pair + 1>(v, tiles, weight, m, u);
+  }
+
+  template <int V>
+  void multiply(const float* v, int64_t tiles, const float* weight, float* m, float* u) const {
+    if constexpr (Tile > 1) {
+      if (args.plain) return multiply_plain<V>(v, tiles, weight, m, u);
+    }
+    multiply_packed<V>(v, tiles, weight, m);
+  }
+
   // Panels of one chunk, all positions, to m.
-  void multiply(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m) const {
-    constexpr int64_t positions = conv3x3_positions(Tile);
+  void multiply_chunk(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m, float* u) const {
+    const int64_t size = kPanel * (args.plain ? 9 : conv3x3_positions(Tile)) * depth;
     for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
-      const float* weight = args.weight + panel * kPanel * positions * depth;
-      const bool narrow = args.outs - panel * kPanel <= kLanes;
-      for (int64_t p = 0; p < positions; ++p) {
-        if (narrow)
-          multiply_panel<1>(v + p * apart, depth, tiles, weight + p * depth * kLanes, depth,
-                            m + p * product_apart, width);
-        else
-          multiply_panel<2>(v + p * apart, depth, tiles, weight + p * depth * kPanel, depth,
-                            m + p * product_apart, width);
-      }
+      const float* weight = args.weight + panel * size;
+      if (args.outs - panel * kPanel <= kLanes)
+        multiply<1>(v, tiles, weight, m, u);
+      else
+        multiply<kPanelVectors>(v, tiles, weight, m, u);
     }
   }
 
   // Output channels of panels begin ... end - 1.
   void make_output(int64_t block, const float* v, float* m, int64_t begin, int64_t end) const {
     constexpr int64_t positions = conv3x3_positions(Tile);
-    float* const sums = m + positions * product_apart;
+    float *const sums = m + positions * product_apart, *const u = sums + 4 * width;
     int64_t tiles = 0;
     each_run(cut, first_of(block), end_of(block), [&tiles](const ConvRun& run) {
       tiles = run.tile + (run.bottom - run.top) * (run.right - run.left);
     });
     for (int64_t panel = begin; panel < end; panel += args.chunk) {
       const int64_t last = panel + args.chunk < end ? panel + args.chunk : end;
-      multiply(v, tiles, panel, last, m);
+      multiply_chunk(v, tiles, panel, last, m, u);
       const int64_t first = panel * kPanel, beyond = last * kPanel < args.outs ? last * kPanel : args.outs;
       const ConvSums s{args, first, beyond - first, width, product_apart, sums};
       const float* next = m;

@@ -68,7 +68,7 @@ static inline __attribute__((always_inline)) void fill_pixels(const Conv3x3Args&
 
 template <Norm norm, bool Activate>
 static void fill_with(const Conv3x3Args& args, const ConvGroup& group, const ConvStrip& strip) {
-  alignas(64) float factor[kConvGroup] = {}, offset[kConvGroup] = {};
+  alignas(64) float factor[kConvGroup + kLanes] = {}, offset[kConvGroup + kLanes] = {};
   if (norm != Norm::none) {
     const int64_t all = args.channels + args.channels2;
     const float* from = args.factors + 2 * strip.sample * all + group.place;

@@ -54,17 +54,17 @@ static inline MultiplyRows multiply_of(int64_t rows) {
   return kernels[rows - 1];
 }
 
-// All `count` rows with one panel of V vectors, in register blocks of nearly equal height.
+// All `count` rows with one panel of V vectors, in register blocks of nearly equal height; asks for `bytes`
+// from `next` on, which are read after it.
 template <int V>
 static void multiply_panel(const float* rows, int64_t row_stride, int64_t count, const float* panel,
-                           int64_t depth, float* out, int64_t out_stride) {
-  const int64_t blocks = (count + kMostRows - 1) / kMostRows;
-  const int64_t bytes = V * kLanes * 4, step = bytes / blocks;
-  const char* next = reinterpret_cast<const char*>(panel + depth * V * kLanes);
-  for (int64_t b = 0; b < blocks; ++b) {
+                           int64_t depth, float* out, int64_t out_stride, const float* next, int64_t bytes) {
+  const int64_t blocks = (count + kMostRows - 1) / kMostRows, step = bytes / (blocks * depth);
+  const char* ahead = reinterpret_cast<const char*>(next);
+  for (int64_t b = 0; b < blocks; ++b, ahead += depth * step) {
     const int64_t first = count * b / blocks, here = count * (b + 1) / blocks - first;
     multiply_of<V>(here)(rows + first * row_stride, row_stride, panel, depth, out + first * out_stride,
-                         out_stride, next + b * depth * step, step);
+                         out_stride, ahead, step);
   }
 }
 

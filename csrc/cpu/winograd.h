@@ -38,6 +38,27 @@ struct Winograd<4> {
                                           {-16.0 / 15, -8.0 / 15, -4.0 / 15},
                                           {1.0 / 15, -2.0 / 15, 4.0 / 15},
                                           {0.0, 0.0, 1.0}};
+  // The same in pairs of rows of the filter, as vectors.
+  static constexpr int pairs[3][2] = {{0, 5}, {1, 2}, {3, 4}};
+  template <int Pair>
+  static inline __attribute__((always_inline)) void filter_pair(const Floats (&g)[3], Floats& a, Floats& b) {
+    if constexpr (Pair == 0) {
+      a = g[0];
+      b = g[2];
+    } else if constexpr (Pair == 1) {
+      const Floats outer = (g[0] + g[2]) * (1.0f / 3), middle = g[1] * (1.0f / 3);
+      a = middle + outer;
+      b = middle - outer;
+    } else {
+      a = g[0] * (-16.0f / 15) - (g[1] * (8.0f / 15) + g[2] * (4.0f / 15));
+      b = g[0] * (1.0f / 15) + (g[2] * (4.0f / 15) - g[1] * (2.0f / 15));
+    }
+  }
+  static inline __attribute__((always_inline)) void filters(const Floats (&g)[3], Floats (&u)[6]) {
+    filter_pair<0>(g, u[0], u[5]);
+    filter_pair<1>(g, u[1], u[2]);
+    filter_pair<2>(g, u[3], u[4]);
+  }
 };
 
 template <>
@@ -55,6 +76,22 @@ struct Winograd<2> {
   }
   static constexpr double filter[4][3] = {
       {1.0, 0.0, 0.0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0.0, 0.0, 1.0}};
+  static constexpr int pairs[2][2] = {{0, 3}, {1, 2}};
+  template <int Pair>
+  static inline __attribute__((always_inline)) void filter_pair(const Floats (&g)[3], Floats& a, Floats& b) {
+    if constexpr (Pair == 0) {
+      a = g[0];
+      b = g[2];
+    } else {
+      const Floats outer = (g[0] + g[2]) * 0.5f, middle = g[1] * 0.5f;
+      a = outer + middle;
+      b = outer - middle;
+    }
+  }
+  static inline __attribute__((always_inline)) void filters(const Floats (&g)[3], Floats (&u)[4]) {
+    filter_pair<0>(g, u[0], u[3]);
+    filter_pair<1>(g, u[1], u[2]);
+  }
 };
 
 // One vector of channels of one tile: pixels `row` and `column` floats apart to positions `apart` floats
@@ -80,6 +117,28 @@ static inline __attribute__((always_inline)) void transform_input(const float* x
     Winograd<Tile>::input(half[i], t);
 #pragma GCC unroll 6
     for (int j = 0; j < side; ++j) access.template put<F32>(v + (i * side + j) * apart, t[j]);
+  }
+}
+
+// Filters of a panel of V vectors, [tap][depth][V], to two rows of positions, [2 * side][depth][V].
+template <int Tile, int Pair, int V>
+static void transform_filters(const float* g, int64_t depth, float* u) {
+  constexpr int side = Winograd<Tile>::kSide;
+  const int64_t apart = depth * V * kLanes;
+  for (int64_t i = 0; i < apart; i += kLanes) {
+    Floats a[3], b[3], t[side];
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) {
+      const Floats column[3] = {load(g + i + j * apart), load(g + i + (3 + j) * apart),
+                                load(g + i + (6 + j) * apart)};
+      Winograd<Tile>::template filter_pair<Pair>(column, a[j], b[j]);
+    }
+    Winograd<Tile>::filters(a, t);
+#pragma GCC unroll 6
+    for (int j = 0; j < side; ++j) store(u + i + j * apart, t[j]);
+    Winograd<Tile>::filters(b, t);
+#pragma GCC unroll 6
+    for (int j = 0; j < side; ++j) store(u + i + (side + j) * apart, t[j]);
   }
 }
 

@@ -10,7 +10,8 @@ activation. x (B, C1, H, W) is float32 (float64: torch backend); out (B, Cout, H
 
 Algorithms: "f43" and "f23" are Winograd's minimal filters F(4x4, 3x3), with the points 0, 1, -1, 1/2, -2, and
 F(2x2, 3x3), "direct" is the sum as it stands. An output of Winograd's form errs at most four times what the direct sum
-errs (root mean square) and 1e-4 of the largest value. On plain torch every algorithm is the direct sum.
+errs (root mean square) and 1e-4 of the largest value. "f43-lean" is F(4x4, 3x3) with weights transformed in every call.
+On plain torch every algorithm is the direct sum.
 
 The raw op, for callers who have checked and packed everything beforehand, is
 
@@ -19,8 +20,9 @@ The raw op, for callers who have checked and packed everything beforehand, is
 
 Maps are float32 and channels last, everything else is contiguous (add: dense rows); out (B, Cout, H', W') and
 statistics (B, `stretches`, 3, Cout), or None, are written. packed is ``pack(weight, algorithm).data``, tile is 4 for
-"f43", 2 for "f23" and 1 for "direct". The op allocates nothing: scratch memory belongs to the calling thread and grows
-to the largest call so far. `torch.ops.fastdiff.conv3x3_pack_cpp(packed, weight, tile)` packs again in place.
+"f43" and "f43-lean", 2 for "f23" and 1 for "direct". The op allocates nothing: scratch memory belongs to the calling
+thread and grows to the largest call so far. `torch.ops.fastdiff.conv3x3_pack_cpp(packed, weight, tile)` packs again in
+place; a weight packed for tile 1 serves every tile ("f43-lean" is 4 with such a weight).
 """
 
 from __future__ import annotations
@@ -243,7 +245,7 @@ def conv3x3(
         residual: (B, Cout, H', W') added to the result, or None.
         gain: factor of the whole sum.
         statistics: return the partial statistics of the output, too.
-        algorithm: "auto" (that of a packed weight, else what `choose` says), "f43", "f23" or "direct".
+        algorithm: "auto" (that of a packed weight, else what `choose` says), "f43", "f43-lean", "f23" or "direct".
         out: (B, Cout, H', W') channels last, where the result goes; may be the residual itself. None for new memory.
 
     Returns:

@@ -2,7 +2,8 @@
 
 A Winograd algorithm F(m, 3) computes tiles of m x m outputs from (m + 2)^2 transformed inputs and as many transformed
 weights: 2.25 (m = 2) or 4 (m = 4) times fewer multiplications than the direct sum. Its transformed weights
-take 1.78 or 4 times the memory of the weight.
+take 1.78 or 4 times the memory of the weight. "f43-lean" is F(4, 3) whose weights are transformed in every call: they
+are read from memory as they are, which is less memory and, where there are few tiles, less time.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from torch import Tensor
 from . import extension
 from .arguments import check_tensor, described
 
-ALGORITHMS = ("direct", "f23", "f43")
+ALGORITHMS = ("direct", "f23", "f43", "f43-lean")
 #: Outputs along one side of a tile.
-TILE = {"direct": 1, "f23": 2, "f43": 4}
+TILE = {"direct": 1, "f23": 2, "f43": 4, "f43-lean": 4}
+#: The tile for which the weight is packed; weights packed for 1 are transformed in every call.
+_PACKED_TILE = {**TILE, "f43-lean": 1}
 #: Most tiles of one stretch of statistics in a row of tiles; it is four rows of outputs high.
 _STRETCH_TILES = 16
 
@@ -55,7 +58,7 @@ def pack(weight: Tensor, algorithm: str) -> PackedWeight:
 
     Args:
         weight: (Cout, Cin, 3, 3) float32.
-        algorithm: "direct", "f23" or "f43", for example what `choose` says.
+        algorithm: one of `ALGORITHMS`, for example what `choose` says.
 
     Returns:
         The packed weight. It does not follow later changes of the weight.
@@ -68,7 +71,7 @@ def pack(weight: Tensor, algorithm: str) -> PackedWeight:
     check_weight("conv3x3.pack", weight)
     if extension.MISSING or not weight.is_cpu or weight.dtype != torch.float32:
         return PackedWeight(weight, None, algorithm)
-    tile, (outs, channels) = TILE[algorithm], weight.shape[:2]
+    tile, (outs, channels) = _PACKED_TILE[algorithm], weight.shape[:2]
     data = torch.empty(torch.ops.fastdiff.conv3x3_packed_floats(tile, outs, channels))
     torch.ops.fastdiff.conv3x3_pack_cpp.default(data, weight.detach(), tile)
     return PackedWeight(weight, data, algorithm)
@@ -96,7 +99,7 @@ def choose(
         memory: "default", or "low" for transformed weights of at most twice the weight's size.
 
     Returns:
-        "direct", "f23" or "f43".
+        One of `ALGORITHMS`.
 
     Raises:
         ValueError: memory is neither.

@@ -14,7 +14,7 @@ from fastdiff.ops.conv3x3 import choose, pack, reference, stretches
 from .conftest import needs_cpp
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
-ALGORITHMS = ["direct", "f23", "f43"]
+ALGORITHMS = ["direct", "f23", "f43", "f43-lean"]
 OPTIONS = ["x2", "channels", "pixel", "activate", "upsample", "bias", "add", "residual", "statistics"]
 
 
@@ -113,6 +113,7 @@ USUAL = {"seed": 0, "batch": 2, "channels": 64, "outs": 64, "height": 16, "width
 @example(**USUAL, options=set(OPTIONS), algorithm="f43")
 @example(**USUAL, options=set(OPTIONS), algorithm="f23")
 @example(**USUAL, options=set(), algorithm="f43")
+@example(**(USUAL | {"outs": 48}), options=set(OPTIONS), algorithm="f43-lean")
 @example(**(USUAL | {"width": 70, "height": 5}), options={"statistics", "activate"}, algorithm="f43")
 @example(**(USUAL | {"width": 70, "height": 5}), options={"statistics", "x2"}, algorithm="f23")
 @example(**(USUAL | {"width": 1, "height": 1}), options=set(OPTIONS), algorithm="f43")
@@ -212,7 +213,9 @@ def test_errors_name_what_is_wrong():
         conv3x3(x[0], weight)
     with pytest.raises(ValueError, match=r"weight must be torch.float32 \(Cout, 8, 3, 3\)"):
         conv3x3(x, drawn(8, 9, 3, 3))
-    with pytest.raises(ValueError, match="algorithm must be one of direct, f23, f43, auto, got 'f63'"):
+    with pytest.raises(
+        ValueError, match="algorithm must be one of direct, f23, f43, f43-lean, auto, got 'f63'"
+    ):
         conv3x3(x, weight, algorithm="f63")
     with pytest.raises(ValueError, match="algorithm must be 'auto' or that of the packed weight"):
         conv3x3(x, pack(weight, "f23"), algorithm="f43")

@@ -46,7 +46,8 @@ struct Conv3x3Args {
   const float *x = nullptr, *x2 = nullptr;
   const float* factors = nullptr;  // (B, 2, channels + channels2)
   const float* pixel = nullptr;    // (B, height, width) of the input
-  const float* weight = nullptr;   // packed
+  const float* weight = nullptr;   // packed for this tile, or (plain) as for a tile of 1
+  bool plain = false;
   const float *bias = nullptr, *add = nullptr, *residual = nullptr;
   int64_t add_stride = 0;
   float gain = 1.0f;
@@ -79,7 +80,8 @@ static constexpr int64_t conv3x3_input_floats(const Conv3x3Args& args) {
 static constexpr int64_t conv3x3_product_floats(const Conv3x3Args& args, int64_t panel) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   return conv3x3_positions(args.tile) * conv3x3_apart(args.block * cut.tiles, args.chunk * panel) +
-         4 * args.chunk * panel;
+         4 * args.chunk * panel +
+         (args.plain ? 2 * (args.tile + 2) * (args.channels + args.channels2) * panel : 0);
 }
 static constexpr int64_t conv3x3_strip_floats(const Conv3x3Args& args) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
