@@ -3,9 +3,9 @@
     sums_k = sum of z_n over all n with index_n = k        counts_k = how many those are
 
 z is (..., D) float32, float16 or bfloat16 in any strides, summed in float32 (float64 on the torch backend only, for
-tests). On the CPU the rows are ordered by code first and each code is summed in the order of its rows, so the result
-does not depend on the number of threads; nothing is added atomically. On other devices the torch backend is
-deterministic under `torch.use_deterministic_algorithms`.
+tests). The rows are ordered by code first and each code is summed in the order of its rows, so the result depends on
+neither threads nor chance; nothing is added atomically. The torch backend is deterministic on other devices under
+`torch.use_deterministic_algorithms`. On a device nobody looks at the index: what is outside [0, K) counts nowhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import dispatch, extension
+from . import device, dispatch, extension
 from .arguments import FLOATS, check_exactly, check_tensor, described
 
 _OP = "vq_code_sums"
@@ -71,9 +71,24 @@ def _cpp(*, z: Tensor, index: Tensor, codes: int) -> CodeSums:
     return result
 
 
+def _triton_reasons(*, z: Tensor, index: Tensor, **_: int) -> list[str]:
+    wide = ["z is torch.float64, it computes in float32"] if z.dtype == torch.float64 else []
+    return device.triton_reasons({"z": z, "index": index}) + wide
+
+
+def _triton(*, z: Tensor, index: Tensor, codes: int) -> CodeSums:
+    from ..kernels import vq_code_sums  # noqa: F401 (registers the op)
+
+    sums = torch.empty(codes, z.shape[-1], dtype=torch.float32, device=z.device)
+    result = CodeSums(sums, torch.empty(codes, dtype=torch.int64, device=z.device))
+    torch.ops.fastdiff.vq_code_sums_triton.default(*result, z, index)
+    return result
+
+
 extension.register_fake("vq_code_sums_cpp")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

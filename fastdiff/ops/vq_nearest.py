@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import dispatch, extension
+from . import device, dispatch, extension
 from .arguments import FLOATS, check_tensor, described
 
 _OP = "vq_nearest"
@@ -102,22 +102,45 @@ def _cpp_reasons(*, z: Tensor, codebook: Tensor, **_: bool) -> list[str]:
     return reasons
 
 
-def _cpp(
-    *, z: Tensor, codebook: Tensor, return_quantised: bool, return_distance: bool, return_counts: bool
+def _triton_reasons(*, z: Tensor, codebook: Tensor, **_: bool) -> list[str]:
+    inputs = {"z": z, "codebook": codebook}
+    wide = [name for name, value in inputs.items() if value.dtype == torch.float64]
+    return device.triton_reasons(inputs) + [f"{n} is torch.float64, it computes in float32" for n in wide]
+
+
+def _found(
+    name: str,
+    z: Tensor,
+    codebook: Tensor,
+    return_quantised: bool,
+    return_distance: bool,
+    return_counts: bool,
 ) -> Nearest:
+    where = z.device
     found = Nearest(
-        torch.empty(z.shape[:-1], dtype=torch.int64),
-        torch.empty(z.shape, dtype=codebook.dtype) if return_quantised else None,
-        torch.empty(z.shape[:-1], dtype=torch.float32) if return_distance else None,
-        torch.empty(codebook.shape[0], dtype=torch.int64) if return_counts else None,
+        torch.empty(z.shape[:-1], dtype=torch.int64, device=where),
+        torch.empty(z.shape, dtype=codebook.dtype, device=where) if return_quantised else None,
+        torch.empty(z.shape[:-1], dtype=torch.float32, device=where) if return_distance else None,
+        torch.empty(codebook.shape[0], dtype=torch.int64, device=where) if return_counts else None,
     )
-    torch.ops.fastdiff.vq_nearest_cpp.default(*found, z, codebook)
+    getattr(torch.ops.fastdiff, name).default(*found, z, codebook)
     return found
+
+
+def _cpp(**inputs: Any) -> Nearest:
+    return _found("vq_nearest_cpp", **inputs)
+
+
+def _triton(**inputs: Any) -> Nearest:
+    from ..kernels import vq_nearest  # noqa: F401 (registers the op)
+
+    return _found("vq_nearest_triton", **inputs)
 
 
 extension.register_fake("vq_nearest_cpp")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

@@ -72,3 +72,11 @@ def alike(*tensors: Tensor | None) -> tuple[list[Tensor | None], tuple[int, int,
 def dense(t: Tensor | None) -> Tensor | None:
     """Contiguous, copied where it is not."""
     return None if t is None else t.contiguous()
+
+
+def capability_of(t: Tensor) -> int:
+    """10 x major + minor of the device that t is on."""
+    if INTERPRETED:
+        return 80
+    major, minor = torch.cuda.get_device_capability(t.device)
+    return 10 * major + minor

@@ -22,7 +22,7 @@ needs_triton = pytest.mark.skipif(
 
 
 @needs_triton
-@pytest.mark.parametrize("room", ["interpreted_triton", "interpreted_norms"])
+@pytest.mark.parametrize("room", ["interpreted_triton", "interpreted_norms", "interpreted_vq"])
 def test_kernels_are_right_in_the_interpreter(room):
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"{room}.py")],

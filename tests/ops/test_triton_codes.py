@@ -1,0 +1,39 @@
+"""The machine code of the Triton vq kernels: nothing spills, shared memory fits, products run on tensor cores."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from benchmarks.gpu_static import codes, machine
+from fastdiff.ops import device
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("fastdiff.kernels") is None, reason="fastdiff.kernels is not installed"
+    ),
+    pytest.mark.skipif(device.INTERPRETED, reason="what is interpreted is not compiled"),
+]
+QUICK = {(1, 80), (1, 90), (6, 90)}
+PAIRS = [
+    pytest.param(
+        case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.op}-{i}-sm_{arch}"
+    )
+    for i, case in enumerate(codes.CASES)
+    for arch in machine.ARCHITECTURES
+]
+#: mma.sync, wgmma and tcgen05 as machine code.
+TENSOR = {80: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+
+
+@pytest.mark.parametrize(("case", "arch"), PAIRS)
+def test_machine_code(case, arch):
+    for build in codes.builds(case, arch):
+        facts = machine.facts(build, arch)
+        assert facts.stack == 0 and facts.shared <= machine.SHARED[arch]
+        if build.kernel != "vq_code_sums_kernel":
+            assert facts.wide("ld") >= 2
+        if case.op == "vq_nearest":
+            assert facts.tensor[TENSOR[arch]] > 0 and facts.wide("st") >= 2
