@@ -25,6 +25,9 @@ from fastdiff.solvers.table import StepTable
 #: what is to be kept.
 Callback = Callable[[int, float, Tensor, Tensor], object]
 
+#: Below every alpha of a row that leads to a noised image.
+_TINY = 1e-20
+
 
 @dataclass(frozen=True)
 class Region:
@@ -181,7 +184,9 @@ def _apart(m: Tensor, buffers: Buffers) -> Tensor:
 def _noise(task: Run, at: Position, x: Tensor) -> dict[str, Tensor | None]:
     """The noise and known region of a row; with philox noise the step makes what it needs from the seeds."""
     region = task.region
-    given: dict[str, Tensor | None] = {} if region is None else {"known": region.known, "mask": region.mask}
+    given: dict[str, Tensor | None] = {}
+    if region is not None:
+        given = {"known": _known(task, region, at), "mask": region.mask}
     if task.noise.inside:
         return {**given, "seeds": task.noise.seeds}
     row = int(at.value("noise_row"))
@@ -190,6 +195,15 @@ def _noise(task: Run, at: Position, x: Tensor) -> dict[str, Tensor | None]:
     if region is not None and at.value("i_s") != 0:
         given["known_noise"] = task.noise.row(Stream.KNOWN, row, x)
     return given
+
+
+def _known(task: Run, region: Region, at: Position) -> Tensor:
+    """The known image of a row; among states that gather around cond it is drawn to cond as they are."""
+    if not at.kind.anchored or task.cond is None:
+        return region.known
+    alpha = at.value("i_y")
+    least = alpha.clamp(min=_TINY) if isinstance(alpha, Tensor) else max(alpha, _TINY)
+    return region.known + (1.0 - alpha) / least * task.cond
 
 
 def _counted(task: Run) -> Iterable[int]:

@@ -91,9 +91,13 @@ def plan(
         solver, source, steps, spacing, clip, {**({} if eta is None else {"eta": eta}), **solver_options}
     )
     table = varied(table, resample, temperature, masked=mask is not None)
+    if source.anchor is not None and not isinstance(solver, StepTable):
+        table = source.anchor.anchored(table)
     rules = as_guidance(guidance)
     table, dynamic = rules.apply(table), dynamic_of(clip, table)
     place = _place(source, device, dtype)
+    with evaluating(source.net):
+        x_init, mask = source.entrance.image(x_init, place.device), source.entrance.mask(mask)
     count = num if num is not None else 16 if seeds is None else len(seeds)
     drawn = rng.seed_list(seed, count, seeds)
     inputs = check_inputs(source, count, labels, cond, x_init, mask, started=start is not None)
@@ -217,7 +221,7 @@ class Plan:
             self.table,
             self._evaluator(part),
             noise,
-            self._image_condition(part),
+            self._image_condition(part, len(seeds)),
             region,
             self.source.self_condition,
             self.adapt,
@@ -228,7 +232,8 @@ class Plan:
             check_weights(net)
         with evaluating(*nets):
             result = carry_out(task, self._initial(part, noise, len(seeds)), self.compile)
-        return self._within_range(self._finite(result, seeds))
+            states = self._within_range(self._finite(result, seeds))
+            return self.source.entrance.images_of(states)
 
     def _noise(self, seeds: Sequence[int]) -> NoiseSource:
         shared = isinstance(self.noise, str) and self.noise == "shared"
@@ -257,18 +262,25 @@ class Plan:
             return part.x_init
         like = torch.empty((batch, *self.source.shape), dtype=self.place.state, device=self.place.device)
         drawn, (alpha, sigma) = noise.initial(like), self.table.start
+        cond = self._image_condition(part, batch)
+        pull = cond if self.table.anchored else None
         if part.x_init is not None and self.started:
-            return alpha * part.x_init + sigma * drawn
+            state = alpha * part.x_init + sigma * drawn
+            return state if pull is None else state + (1.0 - alpha) * pull
         state = drawn * self.table.init_noise
+        known = 0.0 if part.x_init is None or part.mask is None else alpha * part.mask
         if part.x_init is not None and part.mask is not None:
-            state = state + alpha * part.mask * part.x_init
-        cond = self._image_condition(part) if self.table.init_cond != 0 else None
-        return state if cond is None else state + self.table.init_cond * cond
+            state = state + known * part.x_init
+        if cond is None or self.table.init_cond == 0:
+            return state
+        return state + (self.table.init_cond - (known if self.table.anchored else 0.0)) * cond
 
-    def _image_condition(self, part: Inputs) -> Tensor | None:
-        """The tensor that the rows call cond, when they use one."""
+    def _image_condition(self, part: Inputs, batch: int) -> Tensor | None:
+        """The tensor that the rows call cond, when they use one: the target of a bridge, or what the caller gave."""
         if not self.table.uses_cond:
             return None
+        if self.source.anchor is not None:
+            return self.source.target(batch, self.place.device, self.place.state)
         cond = part.cond.get("cond")
         if cond is None or cond.shape[1:] != self.source.shape:
             got = None if cond is None else tuple(cond.shape)

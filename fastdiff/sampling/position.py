@@ -21,17 +21,22 @@ class Kind(NamedTuple):
         evaluates: It calls the network.
         guided: It reads the second tensor of the guidance pair.
         scaled: The network's input has a factor other than 1.
+        anchored: A known image is drawn to the conditioning image, see `StepTable`.
     """
 
     evaluates: bool
     guided: bool
     scaled: bool
+    anchored: bool = False
 
 
 def kinds(table: StepTable) -> list[Kind]:
     """The kind of each row."""
     evaluates, scales = table["eval"] == 1, table["c_in"] != 1
-    return [Kind(bool(e), table.second_branch(k), bool(s)) for k, (e, s) in enumerate(zip(evaluates, scales))]
+    return [
+        Kind(bool(e), table.second_branch(k), bool(s), table.anchored)
+        for k, (e, s) in enumerate(zip(evaluates, scales))
+    ]
 
 
 class Position(Protocol):

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from fastdiff.model import Model, load
 from fastdiff.prediction import check_prediction
+from fastdiff.sampling.spaces import Entrance, Space
 from fastdiff.schedule import Schedule
+from fastdiff.solvers import Anchor
 
 Network = Callable[..., Tensor]
 ModelChoice = str | Path | Model | Network
@@ -30,7 +32,9 @@ class Source:
         prediction: What it returns.
         shape: Shape of one sample, usually (C, H, W).
         num_classes: Number of labels; None when not known.
-        data_range: Range of the data, or None when unbounded.
+        data_range: Range of the states, or None when unbounded.
+        anchor: Where the process comes to rest, when that is not the standard normal distribution.
+        space: What makes images of the states, when they are none.
     """
 
     net: Network
@@ -39,11 +43,32 @@ class Source:
     shape: tuple[int, ...]
     num_classes: int | None
     data_range: tuple[float, float] | None
+    anchor: Anchor | None = None
+    space: Space | None = None
 
     @property
     def module(self) -> nn.Module | None:
         """The network when it is a torch module."""
         return self.net if isinstance(self.net, nn.Module) else None
+
+    @property
+    def entrance(self) -> Entrance:
+        """Between images and states."""
+        return Entrance(self.space)
+
+    def target(self, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The anchor's target for each sample, (batch, ...).
+
+        Raises:
+            ValueError: for a target that does not broadcast over one sample.
+        """
+        goal = torch.as_tensor(0.0 if self.anchor is None else self.anchor.target, device=device, dtype=dtype)
+        try:
+            return goal.expand(batch, *self.shape).contiguous()
+        except RuntimeError:
+            raise ValueError(
+                f"sample: diffusion_target must broadcast over a sample {self.shape}, got {tuple(goal.shape)}"
+            ) from None
 
     @property
     def self_condition(self) -> bool:
@@ -95,6 +120,8 @@ def _from_model(
         raise ValueError(
             f"sample: shape must have the model's {own[0]} channels, like {own}, got {tuple(shape or ())}"
         )
+    if getattr(model.net, "anchor", None) is not None:
+        return _from_callable(model.net, schedule or model.schedule, model.prediction, shape)
     limits = None if model.data_range is None else (float(model.data_range[0]), float(model.data_range[1]))
     return Source(
         model.net,
@@ -111,14 +138,25 @@ def _from_callable(
 ) -> Source:
     schedule = schedule if schedule is not None else _attribute(net, "schedule", Schedule)
     prediction = prediction if prediction is not None else _attribute(net, "prediction", str)
+    anchor, space = _attribute(net, "anchor", Anchor), getattr(net, "space", None)
+    shape = shape if shape is not None else _attribute(net, "shape", tuple)
     missing = [
         n for n, v in (("schedule", schedule), ("prediction", prediction), ("shape", shape)) if v is None
     ]
     if schedule is None or prediction is None or shape is None:
         raise ValueError(f"sample: {', '.join(missing)} must be given with a bare network, got None")
     check_prediction(prediction, "sample")
+    if anchor is not None and prediction != "eps":
+        raise ValueError(f"sample: prediction must be 'eps' for a bridge, got {prediction!r}")
     return Source(
-        net, schedule, prediction, _checked_shape(shape), _config(net, "num_classes", None), (-1.0, 1.0)
+        net,
+        schedule,
+        prediction,
+        _checked_shape(shape),
+        _config(net, "num_classes", None),
+        (-1.0, 1.0) if anchor is None else None,
+        anchor,
+        space,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fastdiff.solvers.anchored import Anchor, anchored
 from fastdiff.solvers.consistency import lcm, tcd
 from fastdiff.solvers.ddim import ddim
 from fastdiff.solvers.ddim_inverse import ddim_inverse
@@ -42,10 +43,12 @@ SOLVERS: dict[str, Solver] = {solver.__name__: solver for solver in _ALL}
 __all__ = [
     "SOLVERS",
     "SPACINGS",
+    "Anchor",
     "Grid",
     "GridOptions",
     "Level",
     "StepTable",
+    "anchored",
     "ddim",
     "ddpm",
     "deis",

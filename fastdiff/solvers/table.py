@@ -32,6 +32,8 @@ class StepTable:
         init_noise: Factor on the noise that makes the initial state.
         init_cond: Factor on the conditioning image in the initial state.
         start: (alpha, sigma) of the state that enters the first row, for starts from a noised image.
+        anchored: The states gather around the conditioning image: an image y at level (alpha, sigma) is
+            alpha y + (1 - alpha) cond + sigma noise; see `fastdiff.solvers.anchored`.
 
     Raises:
         ValueError: for a wrong shape, a number that is not finite, an unknown code or a history slot that is out of
@@ -45,6 +47,7 @@ class StepTable:
     init_noise: float = 1.0
     init_cond: float = 0.0
     start: tuple[float, float] = (0.0, 1.0)
+    anchored: bool = False
 
     def __post_init__(self) -> None:
         rows = np.array(self.rows, dtype=np.float64)
@@ -84,7 +87,7 @@ class StepTable:
     @property
     def uses_cond(self) -> bool:
         """Whether the initial state or a row reads the conditioning image."""
-        return self.init_cond != 0 or any(self[name].any() for name in ("u_c", "p_c", "d"))
+        return self.anchored or self.init_cond != 0 or any(self[name].any() for name in ("u_c", "p_c", "d"))
 
     def second_branch(self, row: int) -> bool:
         """Whether a row reads the second tensor of the guidance pair."""

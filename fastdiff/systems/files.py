@@ -15,6 +15,8 @@ from fastdiff.weights import bare, fill, find_folder, known, read_config, write_
 SYSTEMS = {
     "HierarchicalVQVAE": "fastdiff.systems.vqvae",
     "VQVAE": "fastdiff.systems.vqvae",
+    "LatentBridge": "fastdiff.systems.ou_bridge",
+    "LatentPixelCNN": "fastdiff.systems.pixelcnn",
 }
 
 

@@ -1,0 +1,66 @@
+"""A gated PixelCNN over the codes of a VQ-VAE: the autoregressive way to images, a yardstick for the bridge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastdiff.rng import Seeds
+from fastdiff.systems.pixelcnn.network import GatedPixelCNN
+from fastdiff.systems.pixelcnn.sampling import sample_codes
+from fastdiff.systems.vqvae import VQVAE
+
+
+class LatentPixelCNN(nn.Module):
+    """VQ-VAE and PixelCNN.
+
+    Args:
+        vqvae: options of the `VQVAE`.
+        prior: options of the `GatedPixelCNN`, without input_dim.
+        image_size: height and width of the images.
+    """
+
+    def __init__(self, vqvae: Mapping[str, Any], prior: Mapping[str, Any], *, image_size: int = 32) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"vqvae": dict(vqvae), "prior": dict(prior), "image_size": image_size}
+        self.vqvae = VQVAE(**vqvae)
+        self.prior = GatedPixelCNN(self.vqvae.config["num_codebook"], **prior)
+        self.image_shape = (self.vqvae.config["channels"], image_size, image_size)
+        self.size = (image_size // self.vqvae.reduction,) * 2
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood in nats of each code of images (B, C, H, W) in [-1, 1], (B, h, w)."""
+        return self.prior.nll(self.vqvae.indices(images), labels)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int | None = None,
+        *,
+        labels: Tensor | None = None,
+        seed: int = 0,
+        seeds: Seeds | None = None,
+        known: Tensor | None = None,
+        mask: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Images (num, C, H, W) in [-1, 1]; `known` images (num, C, H, W) are kept where `mask` (h, w) of codes is 1.
+
+        The other arguments are those of `sample_codes`.
+        """
+        self.eval()
+        codes = sample_codes(
+            self.prior,
+            self.size,
+            num=num,
+            labels=labels,
+            seed=seed,
+            seeds=seeds,
+            known=None if known is None else self.vqvae.indices(known),
+            mask=mask,
+            temperature=temperature,
+        )
+        return self.vqvae.images(codes).clamp(-1.0, 1.0)
