@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastdiff import systems
 from fastdiff.nn import UNet
 from fastdiff.prediction import check_prediction
 from fastdiff.schedule import Schedule
@@ -126,10 +127,7 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
     folder = find_folder(name_or_path, "network")
     config = read_config(folder)
     if "system" in config:
-        name = config["system"].get("name")
-        raise ValueError(
-            f"load: {folder} must hold a model to sample from, got a {name}: use fastdiff.systems.load"
-        )
+        return _of_system(folder, config["system"].get("name"), device)
     try:
         entry = config["network"]
         net = _build(entry["name"], entry["config"], folder)
@@ -144,6 +142,18 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
         raise ValueError(f"load: {folder / CONFIG} must describe a model, got: {error!r}") from error
     fill(net, folder, config).to(device)
     return model
+
+
+def _of_system(folder: Path, name: str, device: torch.device | str) -> Model:
+    """A system as a model, when it is one to sample from by steps: it then has a schedule and a prediction."""
+    system: Any = systems.load(folder, device=device)
+    if not all(hasattr(system, part) for part in ("schedule", "prediction", "image_shape")):
+        raise ValueError(
+            f"load: {folder} must hold a model to sample from, got a {name}: use fastdiff.systems.load"
+        )
+    return Model(
+        system, system.schedule, system.prediction, system.image_shape, meta=system.meta, folder=folder
+    )
 
 
 def _build(name: str, options: dict[str, Any], folder: Path) -> nn.Module:

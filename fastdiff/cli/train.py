@@ -30,6 +30,8 @@ TRAININGS = {
     "hierarchical-vqvae": Training(
         "fastdiff.training.vqvae", "HierarchicalVQVAEConfig", "HierarchicalVQVAETask"
     ),
+    "ou-bridge": Training("fastdiff.training.ou_bridge", "OUBridgeConfig", "OUBridgeTask"),
+    "pixelcnn": Training("fastdiff.training.pixelcnn", "PixelCNNConfig", "PixelCNNTask"),
 }
 
 

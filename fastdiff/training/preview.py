@@ -17,7 +17,12 @@ def write_preview(model: Model, path: Path, *, num: int = 40, steps: int = 20, s
 
     labels = torch.arange(num) % model.num_classes if model.num_classes else None
     images = sample(model, steps, num=num, labels=labels, seed=seed)
-    _write(grid(images, 10), path)
+    write_images(images, path)
+
+
+def write_images(images: Tensor, path: Path, *, columns: int = 10) -> None:
+    """Write images (N, C, H, W) in [-1, 1] in rows as one PNG."""
+    _write(grid(images, columns), path)
 
 
 def write_pairs(images: Tensor, reconstructions: Tensor, path: Path, *, columns: int = 10) -> None:

@@ -38,6 +38,7 @@ class LatentBridge(nn.Module):
     """
 
     prediction = "eps"
+    num_classes = 0
 
     def __init__(
         self,

@@ -31,6 +31,12 @@ class LatentPixelCNN(nn.Module):
         self.image_shape = (self.vqvae.config["channels"], image_size, image_size)
         self.size = (image_size // self.vqvae.reduction,) * 2
 
+    def train(self, mode: bool = True) -> LatentPixelCNN:
+        """Training mode of the prior; the VQ-VAE, which is kept as it is, stays in evaluation mode."""
+        super().train(mode)
+        self.vqvae.eval()
+        return self
+
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Negative log-likelihood in nats of each code of images (B, C, H, W) in [-1, 1], (B, h, w)."""
         return self.prior.nll(self.vqvae.indices(images), labels)
