@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastdiff import ops
 from fastdiff.nn import Downsample, GroupNormSiLU, sinusoidal
-from fastdiff.nn.attention import attend
 
 
 class PriorTime(nn.Module):
@@ -70,7 +70,7 @@ class PriorAttention(nn.Module):
             scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
             found = torch.matmul(scores.softmax(dim=-2), v)
         else:
-            found = attend(q, k, v)
+            found = ops.attention(q, k, v)
         return x + self.output(found.squeeze(1)).transpose(1, 2).reshape(x.shape)
 
 
