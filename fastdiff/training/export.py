@@ -20,13 +20,17 @@ def model_of_run(folder: str | Path) -> Model:
         folder: the `out` of the run.
 
     Raises:
-        ValueError: when there is no checkpoint, or none that is whole.
+        ValueError: when there is no checkpoint, none that is whole, or it is no run of a diffusion network.
     """
     found = read_newest(Path(folder) / "checkpoints")
     if found is None:
         raise ValueError(f"model_of_run: folder must be a run with checkpoints, got {str(folder)!r}")
     tensors, meta = found
     data, config = meta["data"], meta["config"]
+    if "prediction" not in config:
+        raise ValueError(
+            f"model_of_run: folder must be a run of a diffusion network, got another in {str(folder)!r}"
+        )
     net = UNet(in_channels=data["shape"][1], num_classes=data["num_classes"], **config["network"])
     net.load_state_dict(part_of(tensors, "ema/"))
     net.eval().requires_grad_(False)

@@ -13,7 +13,7 @@ import torch
 
 from fastdiff import systems
 from fastdiff.systems.vqvae import VQVAE, HierarchicalVQVAE
-from fastdiff.training import Dataset, train
+from fastdiff.training import Dataset, model_of_run, train
 from fastdiff.training.preview import write_pairs
 from fastdiff.training.vqvae import (
     HierarchicalNetwork,
@@ -73,6 +73,8 @@ def test_a_run_starts_from_a_system_of_the_same_options(shapes: Dataset, tmp_pat
     config, task, _ = KINDS[0]
     config = dataclasses.replace(config, out=str(tmp_path / "first"), steps=1)
     train(config, shapes, task=task)
+    with pytest.raises(ValueError, match="folder must be a run of a diffusion network"):
+        model_of_run(config.out)
     init = str(tmp_path / "first" / "model")
     after = dataclasses.replace(config, out=str(tmp_path / "second"), init=init, lr=1e-12)
     net = train(after, shapes, task=task)

@@ -52,9 +52,10 @@ class FSQ(Quantiser):
         """Rows z (..., D) to their rounded values; the loss is 0.
 
         Raises:
+            TypeError: z is not floating.
             ValueError: z has another width.
         """
-        check(self, z.shape[-1:] == (self.dim,), "z", f"be (..., {self.dim}), channels last", tuple(z.shape))
+        self.check_rows(z)
         bounded = self._bound(in_full(z))
         whole = straight_through(bounded, bounded.round())
         half = self.levels // 2

@@ -47,7 +47,7 @@ class GumbelCodebook(CodeTable):
         logits = -self.distances(z)
         soft = functional.gumbel_softmax(logits, tau=self.temperature)
         indices = soft.argmax(-1)
-        codes = soft @ self.weight if self.training else self.lookup(indices)
+        codes = self.mixture(soft) if self.training else self.lookup(indices)
         return self._result(codes, indices, self._divergence(logits))
 
     def _divergence(self, logits: Tensor) -> Tensor:

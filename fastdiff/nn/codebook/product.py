@@ -35,7 +35,7 @@ class ProductCodebook(Quantiser):
             TypeError: z is not floating, or a codebook is half precision.
             ValueError: z has another width.
         """
-        check(self, z.shape[-1:] == (self.dim,), "z", f"be (..., {self.dim}), channels last", tuple(z.shape))
+        self.check_rows(z)
         slices = z.chunk(len(self.parts), dim=-1)
         results = [part(piece) for part, piece in zip(self.parts, slices)]
         return gathered(torch.cat([r.quantised for r in results], -1), results)

@@ -60,6 +60,18 @@ class Quantiser(nn.Module):
         """The codes (..., D) of indices."""
         raise NotImplementedError
 
+    def check_rows(self, z: Tensor) -> None:
+        """Refuse rows of another width or kind.
+
+        Raises:
+            TypeError: z is no floating tensor.
+            ValueError: the last dimension of z is not D.
+        """
+        if not (isinstance(z, Tensor) and z.is_floating_point()):
+            raise TypeError(f"{type(self).__name__}: z must be a floating tensor, got {_described(z)}")
+        fits = z.dim() >= 1 and z.shape[-1] == self.dim
+        check(self, fits, "z", f"be (..., {self.dim}), channels last", tuple(z.shape))
+
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f"num_codes={self.num_codes}, dim={self.dim}"
@@ -104,10 +116,15 @@ class CodeTable(Quantiser):
         This is the matrix that the search avoids; soft assignments need it.
         """
         self.check_rows(z)
-        with torch.autocast(z.device.type, enabled=False):
+        with full_precision(z):
             rows, codes = in_full(z), self.codes()
             cross = rows @ codes.T
             return (rows.square().sum(-1, keepdim=True) - 2 * cross + codes.square().sum(1)).clamp(min=0)
+
+    def mixture(self, weights: Tensor) -> Tensor:
+        """The sums (..., D) of all codes with weights (..., K), float32."""
+        with full_precision(weights):
+            return in_full(weights) @ self.codes()
 
     def check_rows(self, z: Tensor) -> None:
         """Refuse rows of another width or kind, and a codebook in half precision.
@@ -116,11 +133,7 @@ class CodeTable(Quantiser):
             TypeError: z is no floating tensor, or the codebook has been cast to half precision.
             ValueError: the last dimension of z is not D.
         """
-        floating = isinstance(z, Tensor) and z.is_floating_point()
-        if not floating:
-            raise TypeError(f"{type(self).__name__}: z must be a floating tensor, got {_described(z)}")
-        fits = z.dim() >= 1 and z.shape[-1] == self.dim
-        check(self, fits, "z", f"be (..., {self.dim}), channels last", tuple(z.shape))
+        super().check_rows(z)
         if self.codes().dtype not in _CODES:
             raise TypeError(
                 f"{type(self).__name__}: the codebook must stay float32 (rows may be half precision), "
@@ -131,6 +144,11 @@ class CodeTable(Quantiser):
 def in_full(z: Tensor) -> Tensor:
     """z as float32, or as it is when it is float64."""
     return z if z.dtype == torch.float64 else z.float()
+
+
+def full_precision(z: Tensor) -> torch.autocast:
+    """Context in which autocast does not reach the arithmetic on the device of z."""
+    return torch.autocast(z.device.type, enabled=False)
 
 
 def check_indices(owner: nn.Module, indices: Tensor, codes: int) -> None:

@@ -50,7 +50,7 @@ class ResidualCodebook(Quantiser):
             TypeError: z is not floating, or a codebook is half precision.
             ValueError: z has another width.
         """
-        self.stages[0].check_rows(z)  # type: ignore[operator]
+        self.check_rows(z)
         rest, results = in_full(z), []
         for stage in self.stages:
             results.append(stage(rest))

@@ -71,4 +71,4 @@ class SphericalCodebook(CodeTable):
                 indices = functional.gumbel_softmax(logits).argmax(-1)
             return straight_through(rows, self.lookup(indices)), indices
         chosen = functional.gumbel_softmax(logits, hard=self.mode == "sample_onehot")
-        return chosen @ self.codes(), chosen.argmax(-1)
+        return self.mixture(chosen), chosen.argmax(-1)

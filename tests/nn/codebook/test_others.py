@@ -77,6 +77,18 @@ def test_spherical_draws(mode: str) -> None:
         torch.testing.assert_close(out.quantised, codebook.lookup(out.indices))
 
 
+@pytest.mark.parametrize("make", [GumbelCodebook, lambda k, d: SphericalCodebook(k, d, mode="sample_soft")])
+def test_autocast_does_not_reach_mixtures(make: type[GumbelCodebook]) -> None:
+    torch.manual_seed(0)
+    codebook, z = make(8, 4), drawn(30, 4)
+    torch.manual_seed(1)
+    plain = codebook(z).quantised
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = codebook(z).quantised
+    assert found.dtype == torch.float32 and torch.equal(found, plain)
+
+
 @pytest.mark.parametrize("flavor", ["classic", "ema"])
 def test_residual_codes_add_up_and_pass_the_gradient_once(flavor: str) -> None:
     torch.manual_seed(0)
@@ -177,10 +189,10 @@ def test_flavors(flavor: str, kind: type, options: dict[str, object]) -> None:
             "ResidualCodebook: flavor must be one of classic, ema",
         ),
         (lambda: ProductCodebook(4, 4)(torch.zeros(2, 3)), r"ProductCodebook: z must be \(..., 4\)"),
-        (lambda: ResidualCodebook(4, 4)(torch.zeros(2, 3)), r"z must be \(..., 4\)"),
         (lambda: ResidualCodebook(4, 4).lookup(torch.zeros(2, 3).long()), r"indices must be \(..., 2\)"),
         (lambda: FSQ((2, 3)), "FSQ: levels must hold integers >= 3"),
         (lambda: FSQ((3, 3))(torch.zeros(2, 3)), r"FSQ: z must be \(..., 2\)"),
+        (lambda: ResidualCodebook(4, 4)(torch.zeros(2, 3)), r"ResidualCodebook: z must be \(..., 4\)"),
         (lambda: FSQ((3, 3)).lookup(torch.tensor([9])), r"FSQ: indices must lie in \[0, 9\)"),
     ],
 )
