@@ -10,6 +10,7 @@ import torch
 
 import fastdiff
 from fastdiff import systems
+from fastdiff.model import known_models
 from fastdiff.nn import UNet
 from fastdiff.systems.vqvae import VQVAE, CifarVQVAE
 
@@ -65,3 +66,13 @@ def test_a_damaged_description(tmp_path: Path, change: dict[str, object], messag
     path.write_text(json.dumps({**config, "system": {**config["system"], **change}}))
     with pytest.raises(ValueError, match=message):
         systems.load(folder)
+
+
+def test_the_shipped_systems_reconstruct_a_plain_square() -> None:
+    assert {"fashion-vqvae", "fashion-hierarchical-vqvae"} <= set(systems.known_systems())
+    assert not set(systems.known_systems()) & set(known_models())
+    x = torch.full((1, 1, 32, 32), -1.0)
+    x[..., 8:24, 8:24] = 1.0
+    for name in ("fashion-vqvae", "fashion-hierarchical-vqvae"):
+        out = systems.load(name)(x)
+        assert (out.images - x).square().mean() < 0.05
