@@ -12,13 +12,13 @@ import os
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import winners
+from . import extension, winners
 
 BACKENDS = ("cuda", "triton", "cpp", "torch")
 _OPS: dict[str, tuple[Backend, ...]] = {}
@@ -115,9 +115,9 @@ def _called(op: str, backend: Backend, inputs: Mapping[str, Any]) -> Any:
 
 
 def register(op: str, *backends: Backend) -> tuple[Backend, ...]:
-    """Record the backends of an op, best first, for `fastdiff info`."""
-    _OPS[op] = backends
-    return backends
+    """Record the backends of an op, best first; returns them, one that its extension lacks marked as missing."""
+    _OPS[op] = tuple(replace(b, missing=b.missing or extension.outdated(op, b.name)) for b in backends)
+    return _OPS[op]
 
 
 def load() -> None:

@@ -45,9 +45,26 @@ def instruction_set() -> str:
 
 
 def register_fake(op: str) -> None:
-    """Tell torch.compile that a registered op writes into its arguments and returns nothing."""
-    if not (CUDA_MISSING if op.endswith("_cuda") else MISSING):
+    """Tell torch.compile that a registered op writes into its arguments and returns nothing.
+
+    An op that the loaded extension does not have is noted: the extension was built from older sources.
+    """
+    if CUDA_MISSING if op.endswith("_cuda") else MISSING:
+        return
+    if hasattr(torch.ops.fastdiff, op):
         torch.library.register_fake(f"fastdiff::{op}", lambda *args, **kwargs: None)
+    else:
+        _ABSENT.append(op)
+
+
+def outdated(op: str, backend: str) -> str:
+    """Why the extension of a backend ("cpp", "cuda") cannot serve an op; empty when it has all parts of it."""
+    absent = [part for part in _ABSENT if part.startswith(op) and part.endswith(f"_{backend}")]
+    return (
+        f"the extension is older than this package, it lacks {', '.join(absent)}: install again"
+        if absent
+        else ""
+    )
 
 
 def _load_cuda() -> str:
@@ -56,6 +73,7 @@ def _load_cuda() -> str:
     return _load("fastdiff._cuda", "cuda_error", "nvcc was not found at installation")
 
 
+_ABSENT: list[str] = []
 #: Why the C++ backend is not available; empty when it is.
 MISSING = _load("fastdiff._C", "error", "torch was not there at installation, or FASTDIFF_NO_EXT was set")
 #: Why the CUDA C++ backend is not available; empty when it is. No device is touched to find out.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fastdiff.ops import dispatch, use_backend
+from fastdiff.ops import dispatch, extension, use_backend
 
 
 def test_forcing_is_undone_even_after_an_error():
@@ -83,3 +83,16 @@ def test_other_instruction_sets_compute_the_same(isa):
     ]
     run = subprocess.run(command, env=os.environ | {"FASTDIFF_CPU": isa}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+def test_an_extension_older_than_the_package_is_told_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "MISSING", "")
+    monkeypatch.setattr(extension, "_ABSENT", [])
+    monkeypatch.setattr(dispatch, "_OPS", {})
+    extension.register_fake("newest_op_backward_cpp")
+    cpp = dispatch.Backend("cpp", lambda **_: "cpp", lambda **_: [])
+    plain = dispatch.Backend("torch", lambda **_: "torch", lambda **_: [])
+    backends = dispatch.register("newest_op", cpp, plain)
+    assert "older than this package, it lacks newest_op_backward_cpp" in backends[0].missing
+    assert dispatch.run("newest_op", backends, {}, lambda _: None) == "torch"
+    assert dispatch.register("another_op", cpp, plain) == (cpp, plain)
