@@ -83,6 +83,28 @@ def _key(node: Node, keys: dict[Node, str]) -> str:
     return hashlib.sha1(f"{node.op} {target} {node.target} {args}".encode()).hexdigest()
 
 
+def weight_only(graph: fx.Graph, weights: Sequence[Node]) -> set[Node]:
+    """The weights and all nodes that depend on nothing else, outputs of the graph left out."""
+    folded = set(weights)
+    returned = {node for node in output_nodes(graph) if isinstance(node, fx.Node)}
+    for node in graph.nodes:
+        if node not in folded and node not in returned and _may_fold(node, folded):
+            folded.add(node)
+    return folded
+
+
+def hoist(graph: fx.Graph, weights: Sequence[Node]) -> set[Node]:
+    """Move the weight-only nodes to the top, where any pass may read them; returns them and the weights."""
+    static = weight_only(graph, weights)
+    top = next(node for node in graph.nodes if node.op != "placeholder")
+    for node in [node for node in graph.nodes if node in static and node.op != "placeholder"]:
+        if node is top:
+            top = top.next
+        else:
+            top.prepend(node)
+    return static
+
+
 def split_folds(graph: fx.Graph, weights: Sequence[Node]) -> Folds:
     """Find the weight-only part of a graph.
 
@@ -92,11 +114,9 @@ def split_folds(graph: fx.Graph, weights: Sequence[Node]) -> Folds:
     """
     result = Folds(inputs={node: i for i, node in enumerate(weights)})
     keys = {node: f"weight {i}" for i, node in enumerate(weights)}
-    folded = set(weights)
-    returned = {node for node in output_nodes(graph) if isinstance(node, fx.Node)}
+    folded = weight_only(graph, weights)
     for node in graph.nodes:
-        if node not in folded and node not in returned and _may_fold(node, folded):
-            folded.add(node)
+        if node in folded and node not in keys:
             keys[node] = _key(node, keys)
     for node in graph.nodes:
         if node in folded and node not in result.inputs and any(user not in folded for user in node.users):

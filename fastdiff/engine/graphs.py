@@ -64,6 +64,16 @@ def replace(node: Node, target: Callable[..., Any], args: tuple[Any, ...], **kwa
     return new
 
 
+def erase_dead(node: Node) -> None:
+    """Erase a call that nobody reads, and what only it has read."""
+    if node.op != "call_function" or node.users:
+        return
+    inputs = node.all_input_nodes
+    node.graph.erase_node(node)
+    for source in inputs:
+        erase_dead(source)
+
+
 def schema_of(node: Node) -> torch.FunctionSchema | None:
     """The schema of an operation of torch, None for anything else."""
     return getattr(node.target, "_schema", None) if node.op == "call_function" else None

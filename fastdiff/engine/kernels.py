@@ -1,14 +1,37 @@
 """The operations that the engine puts into a graph, each a function of tensors with a plain meaning.
 
-A graph with these calls can be run at any stage of the pipeline; the tests do.
+A graph with these calls can be run at any stage of the pipeline; the tests do. Where an operation can write to memory
+that the plan has set aside, it takes `out`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastdiff.ops import group_norm_silu, rms_norm_silu
+from fastdiff.ops import (
+    channel_statistics,
+    dispatch,
+    group_norm_silu,
+    pixel_norms,
+    rms_norm_silu,
+)
+from fastdiff.ops.conv3x3_weights import TILE, stretches
+from fastdiff.ops.feature_maps import plain_rows
+
+_LAST = torch.channels_last
+#: Rows from which on oneDNN's packed product beats torch's own (docs/lab-engine.md).
+PACKED_ROWS = 256
+#: Whether the C++ backend convolves.
+CONVOLVES = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["conv3x3"])
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x (B, C, H, W) with its channels last in memory."""
+    return x.contiguous(memory_format=_LAST)
 
 
 def norm_silu(
@@ -39,6 +62,173 @@ def norm_silu(
     if groups:
         return group_norm_silu(x, groups, weight, bias, scale=scale, shift=shift, eps=eps, activate=activate)
     return rms_norm_silu(x, weight, scale=scale, shift=shift, eps=eps, activate=activate)
+
+
+def pack_conv3x3(weight: Tensor, algorithm: str) -> Tensor:
+    """A weight (Cout, Cin, 3, 3) in the form that `conv3x3` reads."""
+    outs, channels, tile = weight.shape[0], weight.shape[1], TILE[algorithm]
+    packed = torch.empty(torch.ops.fastdiff.conv3x3_packed_floats(tile, outs, channels))
+    torch.ops.fastdiff.conv3x3_pack_cpp(packed, weight, tile)
+    return packed
+
+
+def conv3x3(
+    x: Tensor,
+    x2: Tensor | None,
+    packed: Tensor,
+    algorithm: str,
+    bias: Tensor | None,
+    factors: Tensor | None,
+    pixel: Tensor | None,
+    activate: bool,
+    upsample: bool,
+    add: Tensor | None,
+    residual: Tensor | None,
+    gain: float,
+    size: Sequence[int],
+    statistics: bool = False,
+    out: Tensor | None = None,
+) -> Any:
+    """`fastdiff.ops.conv3x3` without its checks.
+
+    Args:
+        x: (B, C1, H, W).
+        x2: (B, C2, H, W) or None.
+        packed: by `pack_conv3x3`.
+        algorithm: that it is packed for.
+        bias: (Cout,) or None.
+        factors: (B, 2, C1 + C2), see `group_factors`, or None.
+        pixel: (B, H, W), see `pixel_factors`, or None.
+        activate: SiLU before the convolution.
+        upsample: double the size before it.
+        add: (B, Cout) or None.
+        residual: (B, Cout, H', W') or None.
+        gain: factor of the sum.
+        size: of the result.
+        statistics: a pair of the result and its partial statistics is wanted.
+        out: where the result goes.
+
+    Returns:
+        (B, Cout, H', W') channels last, or that and (B, P, 3, Cout).
+    """
+    x, x2 = channels_last(x), None if x2 is None else channels_last(x2)
+    residual = None if residual is None else channels_last(residual)
+    out = torch.empty(size, memory_format=_LAST) if out is None else out
+    sums = None
+    if statistics:
+        sums = torch.empty((size[0], stretches(algorithm, size[2], size[3]), 3, size[1]))
+    torch.ops.fastdiff.conv3x3_cpp.default(
+        out,
+        sums,
+        x,
+        x2,
+        packed,
+        TILE[algorithm],
+        bias,
+        factors,
+        pixel,
+        activate,
+        upsample,
+        add,
+        residual,
+        gain,
+    )
+    return (out, sums) if statistics else out
+
+
+def statistics_of(x: Tensor) -> Tensor:
+    """Partial statistics (B, P, 3, C) of a map that no fused convolution made."""
+    return channel_statistics(channels_last(x))
+
+
+def group_factors(
+    first: Tensor,
+    second: Tensor | None,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    channels: int,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Factors (B, 2, C) of a group norm from the partial statistics of one or two maps with C channels in all."""
+    out = first.new_empty((first.shape[0], 2, channels)) if out is None else out
+    torch.ops.fastdiff.norm_factors_cpp.default(
+        out, first, second, groups, weight, bias, plain_rows(scale), plain_rows(shift), eps
+    )
+    return out
+
+
+def channel_factors(
+    batch: int, channels: int, weight: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> Tensor:
+    """Factors (B, 2, C) of what follows an RMS norm: weight * (1 + scale) and shift."""
+    factors = torch.zeros((batch, 2, channels))
+    factors[:, 0] = 1.0 if weight is None else weight
+    if scale is not None:
+        factors[:, 0] *= 1.0 + scale
+    if shift is not None:
+        factors[:, 1] = shift
+    return factors
+
+
+def pixel_factors(x: Tensor, x2: Tensor | None, eps: float) -> Tensor:
+    """Factors (B, H, W) of an RMS norm over the channels of one or two maps."""
+    return pixel_norms(channels_last(x), None if x2 is None else channels_last(x2), eps=eps)
+
+
+def pack_conv(
+    weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int, size: list[int]
+) -> Tensor:
+    """A convolution's weight in the order that oneDNN likes for inputs of this size."""
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, size)
+
+
+def packed_conv(
+    x: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    """A convolution with a weight from `pack_conv`; the result's channels are last."""
+    return torch.ops.mkldnn._convolution_pointwise.default(
+        channels_last(x), packed, bias, padding, stride, dilation, groups, "none", [], ""
+    )
+
+
+def pack_linear(weight: Tensor, rows: int) -> Tensor:
+    """A weight (N, K) for products with this many rows."""
+    if rows < PACKED_ROWS:
+        return weight.t().contiguous()
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+
+
+def packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None, rows: int, width: int) -> Tensor:
+    """x (..., K) times a weight (N, K) from `pack_linear` for this many rows, plus bias (N,)."""
+    if rows >= PACKED_ROWS:
+        return torch.ops.mkldnn._linear_pointwise.default(x, packed, bias, "none", [], "")
+    flat = x.reshape(rows, -1)
+    product = torch.mm(flat, packed) if bias is None else torch.addmm(bias, flat, packed)
+    return product.view(*x.shape[:-1], width)
+
+
+def packed_linear_add(
+    x: Tensor, packed: Tensor, bias: Tensor | None, residual: Tensor, rows: int, width: int
+) -> Tensor:
+    """`packed_linear` plus a tensor of the result's shape."""
+    if rows >= PACKED_ROWS:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, packed, bias, "add")
+    return packed_linear(x, packed, bias, rows, width).add_(residual)
+
+
+def joined(weights: list[Tensor]) -> Tensor:
+    """Weights or biases of linear maps of one input, as those of one."""
+    return torch.cat(weights)
 
 
 def fresh(x: Tensor, size: list[int], stride: list[int]) -> Tensor:

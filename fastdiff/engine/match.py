@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import fx
 
+from .fold import hoist
+from .fuse_convs import fuse_convs
+from .fuse_norms import fuse_norms
+from .fuse_products import fuse_products, pointwise_to_linear
+from .graphs import Node
+from .normalise import drop_no_ops, plain_views
 from .settings import Settings
 
 
-def match(graph: fx.Graph, settings: Settings) -> None:
-    """Replace what the engine knows by its own operations; the rest stays as it is."""
-    graph.eliminate_dead_code()
+def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
+    """Replace what the engine knows by its own operations; the rest stays as it is.
+
+    Args:
+        graph: normalised.
+        weights: placeholders of the weights.
+        settings: of the program.
+    """
+    fuse_norms(graph)
+    pointwise_to_linear(graph, hoist(graph, weights))
+    plain_views(graph)
+    drop_no_ops(graph)
+    fuse_convs(graph, weights, settings)
+    fuse_products(graph, weights)

@@ -64,9 +64,9 @@ class Plan:
         self.module, self.graph = traced, traced.graph
         normalise(self.graph)
         _own_outputs(self.graph)
-        match.match(self.graph, settings)
-        self.graph.lint()
         inputs = capture.placeholders(traced)
+        match.match(self.graph, [inputs[i] for i in weights], settings)
+        self.graph.lint()
         self.folds: Folds = split_folds(self.graph, [inputs[i] for i in weights])
         self._run = self._compiled(inputs)
 

@@ -88,7 +88,9 @@ class WeightSet:
     def nbytes(self) -> int:
         """Memory that packed weights hold."""
         kept = [value for value in self._values.values() if isinstance(value, Tensor)]
-        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in kept}.values())
+        opaque = sum(t.numel() * t.element_size() for t in kept if t.is_mkldnn)
+        plain = [t.untyped_storage() for t in kept if not t.is_mkldnn]
+        return opaque + sum({s.data_ptr(): s.nbytes() for s in plain}.values())
 
 
 class WeightSets:

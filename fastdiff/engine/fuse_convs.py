@@ -1,0 +1,202 @@
+"""3x3 convolutions with the norm before them and the sums after them: `kernels.conv3x3`.
+
+The norm needs statistics of its input; where that is the output of another such convolution, they are taken there in
+the same pass. A concatenation is read through two pointers, a doubling of pixels by halved indices: neither is made.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from fastdiff.ops.conv3x3 import choose
+
+from . import kernels
+from .fold import weight_only
+from .fuse_norms import channel_rows, channel_vector, is_float_map, per_channel
+from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, shape_of, value_of
+from .settings import Settings
+
+aten = torch.ops.aten
+_UPSAMPLES = (aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
+
+
+@dataclass
+class _Conv:
+    """A convolution in the making."""
+
+    last: Node
+    x: Node
+    weight: Node
+    bias: Node | None
+    algorithm: str
+    x2: Node | None = None
+    norm: Node | None = None
+    activate: bool = False
+    upsample: bool = False
+    add: Node | None = None
+    residual: Node | None = None
+    gain: float = 1.0
+
+
+@dataclass
+class _Fuser:
+    """One walk over a graph, with the statistics that it has asked for."""
+
+    graph: fx.Graph
+    settings: Settings
+    static: set[Node]
+    statistics: dict[Node, Node] = field(default_factory=dict)
+
+    def algorithm(self, node: Node) -> str:
+        """How to compute a convolution; "direct" leaves it alone."""
+        x, weight, bias, stride, padding, dilation, groups = node.args
+        if not kernels.CONVOLVES or not self.settings.winograd:
+            return "direct"
+        plain = [list(stride), list(padding), list(dilation), groups] == [[1, 1], [1, 1], [1, 1], 1]
+        if not plain or not is_float_map(x) or len(shape_of(x)) != 4:
+            return "direct"
+        size = shape_of(weight)
+        if size[2:] != (3, 3) or weight not in self.static or value_of(weight).dtype != torch.float32:
+            return "direct"
+        if bias is not None and bias not in self.static:
+            return "direct"
+        batch, _, height, width = shape_of(node)
+        return choose(batch, size[1], size[0], height, width, torch.get_num_threads(), self.settings.memory)
+
+    def statistics_of(self, x: Node) -> Node:
+        """Partial statistics of a map: from the convolution that makes it, or by reading it."""
+        if x not in self.statistics:
+            if is_call(x, kernels.conv3x3):
+                with self.graph.inserting_after(x):
+                    value = self.graph.call_function(operator.getitem, (x, 0))
+                with self.graph.inserting_after(value):
+                    sums = self.graph.call_function(operator.getitem, (x, 1))
+                value.meta = dict(x.meta)
+                x.replace_all_uses_with(value, delete_user_cb=lambda user: user not in (value, sums))
+                x.kwargs = {"statistics": True}
+                self.statistics[value] = sums
+                return sums
+            with self.graph.inserting_before(self._after(x)):
+                self.statistics[x] = self.graph.call_function(kernels.statistics_of, (x,))
+        return self.statistics[x]
+
+    def _after(self, x: Node) -> Node:
+        node = x.next
+        while node.op == "placeholder":
+            node = node.next
+        return node
+
+    def factors(self, conv: _Conv) -> tuple[Node | None, Node | None]:
+        """Factors of channels and of pixels for the norm before a convolution."""
+        if conv.norm is None:
+            return None, None
+        _, groups, weight, bias, scale, shift, eps, _ = conv.norm.args
+        maps = [conv.x] if conv.x2 is None else [conv.x, conv.x2]
+        size = (shape_of(conv.x)[0], sum(shape_of(x)[1] for x in maps))
+        if groups:
+            sums = [self.statistics_of(x) for x in maps]
+            with self.graph.inserting_before(conv.last):
+                second = sums[1] if sums[1:] else None
+                arguments = (sums[0], second, groups, weight, bias, scale, shift, eps, size[1])
+                return self.graph.call_function(kernels.group_factors, arguments), None
+        with self.graph.inserting_before(conv.last):
+            rows = self.graph.call_function(kernels.channel_factors, (*size, weight, scale, shift))
+            return rows, self.graph.call_function(kernels.pixel_factors, (conv.x, conv.x2, eps))
+
+    def put(self, conv: _Conv) -> None:
+        """Insert the fused call in the place of the last node that it stands for."""
+        rows, pixel = self.factors(conv)
+        with self.graph.inserting_before(conv.last):
+            packed = self.graph.call_function(kernels.pack_conv3x3, (conv.weight, conv.algorithm))
+            arguments = (
+                *(self.current(conv.x), self.current(conv.x2), packed, conv.algorithm, conv.bias),
+                *(rows, pixel, conv.activate, conv.upsample, conv.add, self.current(conv.residual)),
+                *(conv.gain, list(shape_of(conv.last))),
+            )
+            node = self.graph.call_function(kernels.conv3x3, arguments)
+        node.meta = dict(conv.last.meta)
+        conv.last.replace_all_uses_with(node)
+        erase_dead(conv.last)
+
+    def current(self, node: Node | None) -> Node | None:
+        """The node that holds a value now: a convolution that gives statistics gives a pair."""
+        if node is not None and is_call(node, kernels.conv3x3) and node.kwargs:
+            return next(user for user in node.users if is_call(user, operator.getitem) and user.args[1] == 0)
+        return node
+
+
+def _parts(x: Node) -> tuple[Node, Node | None]:
+    """The two maps that a concatenation of channels joins."""
+    if is_call(x, aten.cat.default) and len(x.args[0]) == 2 and x.args[1] in (1, 1 - len(shape_of(x))):
+        first, second = x.args[0]
+        if all(is_float_map(part) and len(shape_of(part)) == 4 for part in (first, second)):
+            return first, second
+    return x, None
+
+
+def _with_prologue(conv: _Conv) -> None:
+    x = conv.x
+    if is_call(x, *_UPSAMPLES) and only_user(x) is not None and is_float_map(x.args[0]):
+        if [2 * size for size in shape_of(x.args[0])[2:]] == list(shape_of(x)[2:]):
+            conv.upsample, x = True, x.args[0]
+    if only_user(x) is not None and is_call(x, kernels.norm_silu) and len(shape_of(x.args[0])) == 4:
+        conv.norm, conv.activate, x = x, x.args[-1], x.args[0]
+    elif only_user(x) is not None and is_call(x, aten.silu.default):
+        conv.activate, x = True, x.args[0]
+    conv.x, conv.x2 = _parts(x)
+
+
+def _absorb(conv: _Conv, user: Node) -> bool:
+    """Take a sum or a factor that follows into the convolution."""
+    graph = user.graph
+    if is_call(user, aten.mul.Tensor, aten.div.Tensor) and isinstance(user.args[1], (int, float)):
+        if user.args[0] is not conv.last or user.args[1] == 0:
+            return False
+        conv.gain *= user.args[1] if is_call(user, aten.mul.Tensor) else 1.0 / user.args[1]
+        return True
+    if not is_call(user, aten.add.Tensor) or user.kwargs.get("alpha", 1) != 1 or conv.gain != 1.0:
+        return False
+    other = user.args[1] if user.args[0] is conv.last else user.args[0]
+    if (
+        not is_tensor(other)
+        or value_of(other).dtype != torch.float32
+        or shape_of(user) != shape_of(conv.last)
+    ):
+        return False
+    if per_channel(other, conv.last):
+        with graph.inserting_before(user):
+            if shape_of(other)[0] == 1 and conv.bias is None and other.op != "call_function":
+                conv.bias = channel_vector(other, conv.last)
+            elif conv.add is None:
+                conv.add = channel_rows(other, conv.last)
+            else:
+                return False
+        return True
+    if conv.residual is None and shape_of(other) == shape_of(conv.last) and other is not conv.last:
+        conv.residual = other
+        return True
+    return False
+
+
+def _with_epilogue(conv: _Conv) -> None:
+    while (user := only_user(conv.last)) is not None and _absorb(conv, user):
+        conv.last = user
+
+
+def fuse_convs(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
+    """Put `kernels.conv3x3` where Winograd's form pays, with what surrounds it."""
+    fuser = _Fuser(graph, settings, weight_only(graph, weights))
+    for node in calls(graph, aten.conv2d.default):
+        algorithm = fuser.algorithm(node)
+        if algorithm == "direct":
+            continue
+        conv = _Conv(node, node.args[0], node.args[1], node.args[2], algorithm)
+        _with_prologue(conv)
+        _with_epilogue(conv)
+        fuser.put(conv)
+    graph.eliminate_dead_code()
