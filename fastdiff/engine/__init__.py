@@ -4,6 +4,7 @@ capture -> normalise -> match -> fold -> plan -> run, a file each; docs/engine.m
 """
 
 from .compiling import backend, compile
+from .explain import Explanation, explain
 from .program import refresh
 
-__all__ = ["backend", "compile", "refresh"]
+__all__ = ["Explanation", "backend", "compile", "explain", "refresh"]

@@ -141,9 +141,9 @@ def _parts(x: Node) -> tuple[Node, Node | None]:
 
 def _with_prologue(conv: _Conv) -> None:
     x = conv.x
-    if is_call(x, *_UPSAMPLES) and only_user(x) is not None and is_float_map(x.args[0]):
-        if [2 * size for size in shape_of(x.args[0])[2:]] == list(shape_of(x)[2:]):
-            conv.upsample, x = True, x.args[0]
+    doubled = is_call(x, *_UPSAMPLES) and only_user(x) is not None and is_float_map(x.args[0])
+    if doubled and [2 * size for size in shape_of(x.args[0])[2:]] == list(shape_of(x)[2:]):
+        conv.upsample, x = True, x.args[0]
     if only_user(x) is not None and is_call(x, kernels.norm_silu) and len(shape_of(x.args[0])) == 4:
         conv.norm, conv.activate, x = x, x.args[-1], x.args[0]
     elif only_user(x) is not None and is_call(x, aten.silu.default):

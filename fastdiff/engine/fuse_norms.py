@@ -86,7 +86,7 @@ def _computed(graph: fx.Graph, target: Any, *args: Any) -> Node:
 
 def _minus_one(factor: Node) -> Node:
     """scale, from what is written as 1 + scale."""
-    if is_call(factor, aten.add.Tensor) and factor.args[1] == 1 and not factor.kwargs.get("alpha", 1) != 1:
+    if is_call(factor, aten.add.Tensor) and factor.args[1] == 1 and factor.kwargs.get("alpha", 1) == 1:
         return factor.args[0]
     return _computed(factor.graph, aten.sub.Tensor, factor, 1.0)
 

@@ -19,7 +19,7 @@ from fastdiff.ops import (
     pixel_norms,
     rms_norm_silu,
 )
-from fastdiff.ops.conv3x3_weights import TILE, stretches
+from fastdiff.ops.conv3x3_weights import TILE, pack, stretches
 from fastdiff.ops.feature_maps import plain_rows
 
 _LAST = torch.channels_last
@@ -64,12 +64,9 @@ def norm_silu(
     return rms_norm_silu(x, weight, scale=scale, shift=shift, eps=eps, activate=activate)
 
 
-def pack_conv3x3(weight: Tensor, algorithm: str) -> Tensor:
+def pack_conv3x3(weight: Tensor, algorithm: str) -> Tensor | None:
     """A weight (Cout, Cin, 3, 3) in the form that `conv3x3` reads."""
-    outs, channels, tile = weight.shape[0], weight.shape[1], TILE[algorithm]
-    packed = torch.empty(torch.ops.fastdiff.conv3x3_packed_floats(tile, outs, channels))
-    torch.ops.fastdiff.conv3x3_pack_cpp(packed, weight, tile)
-    return packed
+    return pack(weight, algorithm).data
 
 
 def conv3x3(
@@ -116,7 +113,7 @@ def conv3x3(
     out = torch.empty(size, memory_format=_LAST) if out is None else out
     sums = None
     if statistics:
-        sums = torch.empty((size[0], stretches(algorithm, size[2], size[3]), 3, size[1]))
+        sums = torch.empty((size[0], stretches(algorithm, *size[2:]), 3, size[1]))
     torch.ops.fastdiff.conv3x3_cpp.default(
         out,
         sums,

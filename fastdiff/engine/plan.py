@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from . import capture, match
 from .fold import Folds, split_folds
-from .graphs import Node, output_nodes, storage_of, value_of
+from .graphs import Node, storage_of, value_of
 from .kernels import fresh
 from .normalise import normalise
 from .settings import Settings
@@ -47,6 +47,7 @@ class Plan:
         number: of this plan, unique in the process.
         graph: the whole graph, weights included, as it was matched.
         folds: its weight-only part.
+        live: the part that runs at every call; its inputs are all tensors of the call, then the folded values.
     """
 
     def __init__(self, traced: fx.GraphModule, weights: Sequence[int], settings: Settings) -> None:
@@ -68,9 +69,10 @@ class Plan:
         match.match(self.graph, [inputs[i] for i in weights], settings)
         self.graph.lint()
         self.folds: Folds = split_folds(self.graph, [inputs[i] for i in weights])
-        self._run = self._compiled(inputs)
+        self.live = self._compiled(inputs)
+        self._run = self.live.forward
 
-    def _compiled(self, inputs: list[Node]) -> Any:
+    def _compiled(self, inputs: list[Node]) -> fx.GraphModule:
         live, made = fx.Graph(), {}
         for node in inputs:
             made[node] = live.placeholder(node.name)
@@ -80,7 +82,7 @@ class Plan:
         for node in self.graph.nodes:
             if node not in made and node not in skipped:
                 made[node] = live.node_copy(node, lambda n: made[n])
-        return fx.GraphModule(self.module, live).forward
+        return fx.GraphModule(self.module, live)
 
     def __call__(self, tensors: Sequence[Tensor], folded: Sequence[Any]) -> Any:
         """Run the plan.
@@ -105,8 +107,3 @@ def _behind(folds: Folds) -> set[Node]:
             seen.add(node)
             todo += [n for n in node.all_input_nodes if n not in folds.inputs]
     return seen
-
-
-def outputs(plan: Plan) -> list[Any]:
-    """The output nodes of a plan."""
-    return output_nodes(plan.graph)

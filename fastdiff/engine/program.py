@@ -39,7 +39,7 @@ class Program:
         self._inputs = [i for i in range(count) if i not in static]
         self._numbers = capture.number_positions(module)
         self._lock = Lock()
-        self._said: set[str] = set()
+        self.said: set[str] = set()
         _PROGRAMS.add(self)
 
     def __call__(self, *args: Any) -> Any:
@@ -47,15 +47,19 @@ class Program:
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
             self.say("gradients are wanted: this call runs in eager torch")
             return self.module(*args)
-        key = self._key(args)
+        key = self.key(args)
         plan = self.plans[key] if key in self.plans else self._plan(key, args)
         if plan is None:
             return self.module(*args)
-        weights = [args[i] for i in self._weights]
-        folded = self.weights.constants(plan.number, plan.folds, weights)
+        folded = self.weights.constants(plan.number, plan.folds, self.weights_of(args))
         return plan([a for a in args if isinstance(a, Tensor)], folded)
 
-    def _key(self, args: Sequence[Any]) -> tuple[Any, ...]:
+    def weights_of(self, args: Sequence[Any]) -> list[Tensor]:
+        """The weights among the arguments of a call."""
+        return [args[i] for i in self._weights]
+
+    def key(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """What a plan is made for: shapes, strides and types of the inputs, and numbers."""
         key = [_form(args[i]) for i in self._inputs]
         return (*key, *(args[i].item() for i in self._numbers)) if self._numbers else tuple(key)
 
@@ -79,8 +83,8 @@ class Program:
 
     def say(self, message: str) -> None:
         """Log a message, once per program."""
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self.said:
+            self.said.add(message)
             log.warning("fastdiff: %s", message)
 
 
