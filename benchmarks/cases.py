@@ -24,7 +24,10 @@ GROUP_NORMS = {
     "ddpm-cifar10 4x256x16x16": ((4, 256, 16, 16), 32),
     "lucidrains 4x64x64x64": ((4, 64, 64, 64), 8),
     "SD 1.5 2x320x64x64": ((2, 320, 64, 64), 32),
+    "DiffuseVAE 8x128x32x32": ((8, 128, 32, 32), 32),
 }
+#: A feature map of 268 MB, beyond the last cache of most machines.
+FAR_GROUP_NORM = ((32, 128, 128, 128), 32)
 #: Feature maps (B, C, H, W) of RMS norms over channels, with scale and shift from the time embedding.
 RMS_NORMS = {
     "lucidrains 4x64x64x64": (4, 64, 64, 64),

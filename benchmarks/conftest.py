@@ -1,4 +1,4 @@
-"""Benchmarks run under pytest: `make bench`. Each prints its rows; all of them go to one JSON file."""
+"""Benchmarks run under pytest: `make bench`. Each prints its rows; those of bench_X.py are kept in results/X.json."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import measure
 
-RESULTS = Path(__file__).parent / "results" / "ops.json"
-_DONE: list[measure.Comparison] = []
+RESULTS = Path(__file__).parent / "results"
+_DONE: dict[Path, list[measure.Comparison]] = {}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,21 +25,17 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def duel(benchmark: Any) -> Callable[..., measure.Comparison]:
+def duel(benchmark: Any, request: Any) -> Callable[..., measure.Comparison]:
     """`measure.compare`, with the row printed and kept; our own times also go to pytest-benchmark's table."""
+    path = RESULTS / f"{request.path.stem.removeprefix('bench_')}.json"
 
     def run(name: str, candidates: dict[str, measure.Candidate], **arguments: Any) -> measure.Comparison:
         result = measure.compare(name, candidates, **arguments)
-        _DONE.append(result)
+        _DONE.setdefault(path, []).append(result)
+        measure.save(_DONE[path], path)
         print("\n" + "\n".join(result.lines()))
         benchmark.extra_info.update({rival: spread.median for rival, spread in result.speedup.items()})
-        benchmark.pedantic(candidates[result.ours], rounds=20, warmup_rounds=2)
+        benchmark.pedantic(candidates[result.ours], rounds=5, warmup_rounds=1)
         return result
 
     return run
-
-
-def pytest_sessionfinish() -> None:
-    """Keep what was measured."""
-    if _DONE:
-        measure.save(_DONE, RESULTS)

@@ -65,12 +65,14 @@ float* history_of(const OptionalTensor& history, const Tensor& x) {
 
 // What is written overlaps nothing else; out may be x itself.
 void check_aliases(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history,
-                   const Tensor& x, std::initializer_list<OptionalTensor> read) {
-  const bool in_place = out.const_data_ptr() == x.const_data_ptr();
-  bool clean = (in_place || !overlap(out, x)) && !overlap(x0_out, x) && !overlap(history, x) &&
-               !overlap(out, x0_out) && !overlap(out, history) && !overlap(x0_out, history);
-  for (const OptionalTensor& tensor : read) {
-    clean = clean && !overlap(out, tensor) && !overlap(x0_out, tensor) && !overlap(history, tensor);
+                   const Tensor& x, std::initializer_list<const OptionalTensor*> read) {
+  const Extent to(out), to_x0(x0_out), to_history(history), from(x);
+  bool clean = (to.begin == from.begin || !to.meets(from)) && !to_x0.meets(from) && !to_history.meets(from) &&
+               !to.meets(to_x0) && !to.meets(to_history) && !to_x0.meets(to_history);
+  for (const OptionalTensor* tensor : read) {
+    if (!tensor->has_value()) continue;
+    const Extent taken(*tensor);
+    clean = clean && !to.meets(taken) && !to_x0.meets(taken) && !to_history.meets(taken);
   }
   STD_TORCH_CHECK(clean, "solver_step: what is written must not share memory with an input");
 }
@@ -81,8 +83,9 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
                  OptionalTensor known, OptionalTensor mask, OptionalTensor known_noise,
                  OptionalTensor per_sample) {
   STD_TORCH_CHECK(x.dim() >= 2, "solver_step: x must be (B, ...)");
+  const OptionalTensor rows(table);
   check_aliases(out, x0_out, history, x,
-                {m, m_u, v, cond, noise, known, mask, known_noise, per_sample, table, seeds});
+                {&m, &m_u, &v, &cond, &noise, &known, &mask, &known_noise, &per_sample, &rows, &seeds});
   const Samples samples = samples_of(x);
   const int64_t slots = history.has_value() ? history->size(0) : 0;
   SolverStepArgs args;

@@ -138,16 +138,27 @@ inline const int64_t* dense_integers(const OptionalTensor& t, const char* name, 
   return static_cast<const int64_t*>(t->const_data_ptr());
 }
 
-// Whether two tensors on the CPU share memory.
-inline bool overlap(const OptionalTensor& a, const OptionalTensor& b) {
-  if (!a.has_value() || !b.has_value() || a->numel() == 0 || b->numel() == 0) return false;
-  const auto end = [](const Tensor& t) {
+// The memory that a tensor on the CPU reaches; none where there is no tensor or no element.
+struct Extent {
+  const char *begin = nullptr, *end = nullptr;
+
+  Extent() = default;
+  explicit Extent(const Tensor& t) {
+    if (t.numel() == 0) return;
     int64_t reach = 1;
     for (int64_t d = 0; d < t.dim(); ++d) reach += (t.size(d) - 1) * t.stride(d);
-    return static_cast<const char*>(t.const_data_ptr()) + reach * t.element_size();
-  };
-  return static_cast<const char*>(a->const_data_ptr()) < end(*b) &&
-         static_cast<const char*>(b->const_data_ptr()) < end(*a);
+    begin = static_cast<const char*>(t.const_data_ptr());
+    end = begin + reach * static_cast<int64_t>(t.element_size());
+  }
+  explicit Extent(const OptionalTensor& t) : Extent(t.has_value() ? Extent(*t) : Extent()) {}
+
+  bool meets(const Extent& other) const {
+    return begin && other.begin && begin < other.end && other.begin < end;
+  }
+};
+
+inline bool overlap(const OptionalTensor& a, const OptionalTensor& b) {
+  return Extent(a).meets(Extent(b));
 }
 
 // Runs f(begin, end) over all tiles on torch's own threads; a thread gets at least eight tiles.

@@ -117,12 +117,49 @@ static inline Longs exclusive_or(Longs a, Longs b, Longs c) {
 #endif
 }
 
-// The low halves of even and odd, taking turns.
-static inline Words zip_low_halves(Longs even, Longs odd) {
+// The high half of each 64-bit lane, by another unit of the processor than a shift uses.
+static inline Longs shuffle_down(Longs a) {
 #if FASTDIFF_LANES == 16
-  return (Words)_mm512_mask_mov_epi32((__m512i)even, 0xAAAA, (__m512i)(odd << 32));
+  return (Longs)_mm512_shuffle_epi32((__m512i)a, _MM_PERM_DDBB);
 #else
-  return (Words)((even & 0xFFFFFFFFu) | odd << 32);
+  return a >> 32;
+#endif
+}
+
+// 64-bit lanes whose halves are the low halves of `low` and of `high`, or their high halves.
+static inline Words join_low_halves(Longs low, Longs high) {
+#if FASTDIFF_LANES == 16
+  return (Words)_mm512_mask_moveldup_ps((__m512)low, 0xAAAA, (__m512)high);
+#else
+  return (Words)((low & 0xFFFFFFFFu) | high << 32);
+#endif
+}
+static inline Words join_high_halves(Longs low, Longs high) {
+#if FASTDIFF_LANES == 16
+  return (Words)_mm512_mask_movehdup_ps((__m512)high, 0x5555, (__m512)low);
+#else
+  return (Words)(low >> 32 | (high & ~uint64_t{0xFFFFFFFFu}));
+#endif
+}
+
+// (v & keep) | set
+static inline Words select_bits(Words v, uint32_t keep, uint32_t set) {
+#if FASTDIFF_LANES == 16
+  return (Words)_mm512_ternarylogic_epi32((__m512i)v, _mm512_set1_epi32(static_cast<int>(keep)),
+                                          _mm512_set1_epi32(static_cast<int>(set)), 0xEA);
+#else
+  return (v & keep) | set;
+#endif
+}
+
+// v = 2 * fraction * 2**exponent with the fraction in [1/2, 1), for positive normal numbers.
+static inline void split_float(Floats v, Floats& fraction, Floats& exponent) {
+#if FASTDIFF_LANES == 16
+  exponent = (Floats)_mm512_getexp_ps((__m512)v);
+  fraction = (Floats)_mm512_getmant_ps((__m512)v, _MM_MANT_NORM_p5_1, _MM_MANT_SIGN_zero);
+#else
+  exponent = to_floats((as_ints(v) >> 23) - 127);
+  fraction = as_floats((as_ints(v) & 0x7FFFFF) | 0x3F000000);
 #endif
 }
 
@@ -147,6 +184,30 @@ static inline Floats interleave_low(Floats a, Floats b) {
 }
 static inline Floats interleave_high(Floats a, Floats b) {
   return __builtin_shuffle(a, b, Ints{2, 6, 3, 7});
+}
+#endif
+
+// a0 b0 a1 b1 and a2 b2 a3 b3 of each four lanes.
+#if FASTDIFF_LANES == 16
+static inline Floats unpack_low(Floats a, Floats b) {
+  return (Floats)_mm512_unpacklo_ps((__m512)a, (__m512)b);
+}
+static inline Floats unpack_high(Floats a, Floats b) {
+  return (Floats)_mm512_unpackhi_ps((__m512)a, (__m512)b);
+}
+#elif FASTDIFF_LANES == 8
+static inline Floats unpack_low(Floats a, Floats b) {
+  return (Floats)_mm256_unpacklo_ps((__m256)a, (__m256)b);
+}
+static inline Floats unpack_high(Floats a, Floats b) {
+  return (Floats)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+}
+#else
+static inline Floats unpack_low(Floats a, Floats b) {
+  return interleave_low(a, b);
+}
+static inline Floats unpack_high(Floats a, Floats b) {
+  return interleave_high(a, b);
 }
 #endif
 

@@ -181,11 +181,29 @@ struct Buffers {
   alignas(64) float cond[kTile];
 };
 
+// Asks for what the update of the next tile reads and writes while the noise of this one is made: otherwise
+// the step waits for memory after it has waited for the multiplier.
+struct Ahead {
+  const float *x, *m, *out;
+
+  Ahead(const SolverStepArgs& args, const Tile& tile)
+      : x(args.x + tile.sample * args.samples.count + tile.begin + kTile),
+        m(args.m ? dense_tile(args.m, tile) : nullptr),
+        out(args.out + tile.sample * args.samples.count + tile.begin + kTile) {}
+
+  void operator()(int first, int n) const {
+    prefetch(x + first, n);
+    if (m) prefetch(m + kTile + first, n);
+    prefetch(out + first, n);
+  }
+};
+
 static const float* made_noise(const SolverStepArgs& args, const Source& given, uint32_t stream,
                                const Tile& tile, float* buffer) {
   if (given) return read_tile(given, tile, buffer);
   const uint64_t seed = static_cast<uint64_t>(args.seeds[tile.sample]);
-  normal_tile({seed, static_cast<uint32_t>(args.row[k_noise_row]), stream}, tile.begin, tile.count, buffer);
+  const NoiseKey key{seed, static_cast<uint32_t>(args.row[k_noise_row]), stream};
+  normal_tile(key, tile.begin, tile.count, buffer, Ahead(args, tile));
   return buffer;
 }
 
@@ -243,10 +261,6 @@ static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buf
   const int64_t at = tile.sample * args.samples.count + tile.begin;
   const int64_t ring = args.samples.batch * args.samples.count;
   const Coefficients c(row, args.per_sample ? args.per_sample + tile.sample * k_per_sample_width : nullptr);
-  if (row[k_s] != 0.0f) {  // what the step reads arrives while the noise is made
-    prefetch(args.x + at, tile.count);
-    if (const float* m = args.m ? dense_tile(args.m, tile) : nullptr) prefetch(m, tile.count);
-  }
   const Term noise = solver_noise(args, tile, buffers);  // first: it may use the buffer of m
   const bool pair = (c.uses_m() && c.g_u != 0) || c.q_u != 0 || c.p_u != 0;
   const auto slot = [&](int which) { return args.history + static_cast<int64_t>(row[which]) * ring + at; };

@@ -172,7 +172,7 @@ _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )
 

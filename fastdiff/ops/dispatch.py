@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import extension, winners
+from .arguments import wants_gradient
 
 BACKENDS = ("cuda", "triton", "cpp", "torch")
 _OPS: dict[str, tuple[Backend, ...]] = {}
@@ -34,6 +35,8 @@ class Backend:
         reasons: why it cannot run these inputs, in words; empty when it can.
         missing: why it can run nothing at all here (not built, no device); empty when it can.
         verifies: it refuses wrong inputs itself with a `RuntimeError`, before it writes anything.
+        refuses: it refuses so whatever it has a reason against, too, except a wanted gradient, which it cannot see;
+            its reasons are asked for only then, which is half of the time of a small call.
         shape_class: where given, this backend stands back unless forced, until `fastdiff doctor` has found it the
             fastest on the device for inputs of that class (a short text, such as the sizes rounded up).
     """
@@ -43,6 +46,7 @@ class Backend:
     reasons: Callable[..., list[str]]
     missing: str = ""
     verifies: bool = False
+    refuses: bool = False
     shape_class: Callable[..., str] | None = None
 
 
@@ -170,11 +174,14 @@ def run(
             continue
         if backend.verifies and not torch.compiler.is_compiling():
             try:
-                if not _why_not(op, backend, inputs):
+                if (backend.refuses and not wants_gradient(*inputs.values())) or not _why_not(
+                    op, backend, inputs
+                ):
                     return _called(op, backend, inputs)
             except (RuntimeError, TypeError, AttributeError):
                 check(inputs)
-                raise
+                if not (backend.refuses and backend.reasons(**inputs)):
+                    raise
             continue
         check(inputs)
         if not _why_not(op, backend, inputs):

@@ -94,13 +94,16 @@ def plain_rows(factor: Tensor | None) -> Tensor | None:
     """A factor as float32 with dense rows."""
     if factor is None:
         return None
-    factor = factor.float()
+    if factor.dtype != torch.float32:  # calls of torch that change nothing cost more than the question
+        factor = factor.float()
     return factor if factor.stride(-1) == 1 else factor.contiguous()
 
 
 def dense_floats(factor: Tensor | None) -> Tensor | None:
     """A factor as contiguous float32."""
-    return None if factor is None else factor.float().contiguous()
+    if factor is None or (factor.dtype == torch.float32 and factor.is_contiguous()):
+        return factor
+    return factor.float().contiguous()
 
 
 def modulated(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:

@@ -128,7 +128,7 @@ def _forward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     out, statistics = torch.empty_like(x), x.new_empty((x.shape[0], groups, _STATISTICS), dtype=torch.float32)
-    getattr(torch.ops.fastdiff, f"group_norm_silu_{backend}")(
+    getattr(torch.ops.fastdiff, f"group_norm_silu_{backend}").default(
         out, statistics, x, *_factors(weight, bias, scale, shift), groups, eps, activate
     )
     return out, statistics

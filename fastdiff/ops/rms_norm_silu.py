@@ -99,7 +99,7 @@ class _Differentiable(torch.autograd.Function):
             torch.empty_like(x),
             x.new_empty((x.shape[0], _units(x), 2, x.shape[1]), dtype=torch.float32),
         )
-        getattr(torch.ops.fastdiff, f"rms_norm_silu_backward_{ctx.backend}")(
+        getattr(torch.ops.fastdiff, f"rms_norm_silu_backward_{ctx.backend}").default(
             out, sums, laid_out_like(gradient, x), x, *_factors(weight, scale, shift), ctx.eps, ctx.activate
         )
         plain, along = sums.sum(1).unbind(1)
@@ -122,7 +122,7 @@ def _forward(
     backend: str,
 ) -> Tensor:
     out = torch.empty_like(x)
-    getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}")(
+    getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}").default(
         out, x, *_factors(weight, scale, shift), eps, activate
     )
     return out

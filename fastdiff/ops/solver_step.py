@@ -328,7 +328,7 @@ _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
+    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )
 
@@ -383,9 +383,11 @@ def solver_step(
     Source: the sampler algebra of DDPM (Ho et al. 2020, eq. 6-7), DDIM (Song et al. 2021, eq. 12), multistep solvers
     (Lu et al. 2022) and of bridges, written as one linear form.
     """
+    # fmt: off
     inputs = {
-        **{"table": table, "row": row, "x": x, "m": m, "m_u": m_u, "v": v, "cond": cond, "history": history},
-        **{"seeds": seeds, "noise": noise, "known": known, "mask": mask, "known_noise": known_noise},
-        **{"per_sample": per_sample, "out": out, "x0_out": x0_out},
+        "table": table, "row": row, "x": x, "m": m, "m_u": m_u, "v": v,
+        "cond": cond, "history": history, "seeds": seeds, "noise": noise, "known": known,
+        "mask": mask, "known_noise": known_noise, "per_sample": per_sample, "out": out, "x0_out": x0_out,
     }
+    # fmt: on
     return dispatch.run(_OP, _BACKENDS, inputs, _check)
