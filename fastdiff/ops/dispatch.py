@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from . import extension, winners
-from .arguments import wants_gradient
 
 BACKENDS = ("cuda", "triton", "cpp", "torch")
 _OPS: dict[str, tuple[Backend, ...]] = {}
@@ -35,8 +34,8 @@ class Backend:
         reasons: why it cannot run these inputs, in words; empty when it can.
         missing: why it can run nothing at all here (not built, no device); empty when it can.
         verifies: it refuses wrong inputs itself with a `RuntimeError`, before it writes anything.
-        refuses: it refuses so whatever it has a reason against, too, except a wanted gradient, which it cannot see;
-            its reasons are asked for only then, which is half of the time of a small call.
+        refuses: among tensors on the CPU that want no gradient it refuses so whatever it has a reason against, too; its
+            reasons are asked for only then, which saves a third of a small call.
         shape_class: where given, this backend stands back unless forced, until `fastdiff doctor` has found it the
             fastest on the device for inputs of that class (a short text, such as the sizes rounded up).
     """
@@ -154,6 +153,15 @@ def _not_won(op: str, backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
     return [f"`fastdiff doctor` has not found it the fastest for {shapes} on {device}"]
 
 
+def _ordinary(inputs: Mapping[str, Any]) -> bool:
+    """Whether all tensors are on the CPU and none wants a gradient."""
+    recording = torch.is_grad_enabled()
+    for value in inputs.values():
+        if isinstance(value, Tensor) and not (value.is_cpu and not (recording and value.requires_grad)):
+            return False
+    return True
+
+
 def run(
     op: str,
     backends: tuple[Backend, ...],
@@ -174,9 +182,7 @@ def run(
             continue
         if backend.verifies and not torch.compiler.is_compiling():
             try:
-                if (backend.refuses and not wants_gradient(*inputs.values())) or not _why_not(
-                    op, backend, inputs
-                ):
+                if (backend.refuses and _ordinary(inputs)) or not _why_not(op, backend, inputs):
                     return _called(op, backend, inputs)
             except (RuntimeError, TypeError, AttributeError):
                 check(inputs)

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+import torch
 
 from fastdiff.ops import dispatch, extension, use_backend
 
@@ -96,3 +98,38 @@ def test_an_extension_older_than_the_package_is_told_and_not_used(monkeypatch: p
     assert "older than this package, it lacks newest_op_backward_cpp" in backends[0].missing
     assert dispatch.run("newest_op", backends, {}, lambda _: None) == "torch"
     assert dispatch.register("another_op", cpp, plain) == (cpp, plain)
+
+
+@pytest.mark.parametrize(
+    ("x", "asked"),
+    [
+        (torch.zeros(1), False),
+        (torch.zeros(1, requires_grad=True), True),
+        (torch.zeros(1, device="meta"), True),
+    ],
+)
+def test_reasons_of_a_backend_that_refuses_are_asked_where_it_cannot_see(x, asked):
+    seen = []
+    quick = dispatch.Backend(
+        "cpp", lambda x: "quick", lambda x: seen.append(x) or ["no"], verifies=True, refuses=True
+    )
+    plain = dispatch.Backend("torch", lambda x: "plain", lambda x: [])
+    assert dispatch.run("toy", (quick, plain), {"x": x}, lambda inputs: None) == (
+        "plain" if asked else "quick"
+    )
+    assert bool(seen) == asked
+
+
+@pytest.mark.parametrize("reasons", [[], ["it is float64"]])
+def test_what_a_backend_refuses_goes_to_the_next_only_if_it_has_a_reason(reasons):
+    def refuse(x):
+        raise RuntimeError("float64")
+
+    quick = dispatch.Backend("cpp", refuse, lambda x: reasons, verifies=True, refuses=True)
+    plain = dispatch.Backend("torch", lambda x: "plain", lambda x: [])
+    call = partial(dispatch.run, "toy", (quick, plain), {"x": torch.zeros(1)}, lambda inputs: None)
+    if reasons:
+        assert call() == "plain"
+    else:
+        with pytest.raises(RuntimeError, match="float64"):
+            call()
