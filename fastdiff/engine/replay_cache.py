@@ -27,8 +27,8 @@ def addresses_of(module: nn.Module) -> Hashable:
 class ReplayCache(Generic[Entry]):
     """Entries by key, each bound to the modules it was recorded from.
 
-    An entry is dropped when one of its modules is gone (its key holds an id that may come again), when a later one
-    needs its place, or by `clear`. A failed `make` leaves nothing behind.
+    An entry is dropped when a later one needs its place, by `clear`, or, where it does not keep its modules alive
+    itself, when one of them is gone (its key holds an id that may come again). A failed `make` leaves nothing behind.
 
     Args:
         most: Number of entries kept.

@@ -87,9 +87,10 @@ def sample(
         progress: Show a progress bar.
         device: Where to sample; None is where the network is. A module is moved there.
         dtype: float16 or bfloat16 run the network under autocast; float64 keeps the state in float64 (CPU).
-        compile: On an NVIDIA GPU the rows, the network included, can be recorded in CUDA graphs and replayed. "auto"
-            does so where it can be done and pays, True insists, False never does. What a network keeps outside its
-            weights (a Python number, say) is recorded as it is at the first call.
+        compile: On an NVIDIA GPU the rows, the network included, can be recorded in CUDA graphs and replayed: "auto"
+            does so where it can be done and pays, True insists. What a network keeps outside its weights (a Python
+            number, say) is recorded as it is at the first call. On a CPU True compiles the network by the engine
+            (`fastdiff.compile`), which takes seconds at the first call of a network. False never does either.
         batch_invariant: Call the network for each sample alone, so that an image does not depend on the others.
             Costs what the device gains from batches.
         **solver_options: Options of the solver, such as `variance="learned"` of ddpm.

@@ -255,7 +255,7 @@ def test_runs_that_are_not_recorded_say_so(options: dict[str, Any], told: str) -
     assert used.recordings == 0
 
 
-def test_a_bare_function_a_short_run_and_a_device_that_records_nothing() -> None:
+def test_a_bare_function_and_a_short_run() -> None:
     net = unet()
     used = fake.FakeRecorder(net)
     with recorders.using(used):
@@ -263,8 +263,6 @@ def test_a_bare_function_a_short_run_and_a_device_that_records_nothing() -> None
             fastdiff.sample(lambda x, t: net(x, t), 12, compile=True, **OPTIONS)
         fastdiff.sample(net, 3, **OPTIONS)
     assert used.recordings == 0
-    with pytest.raises(ValueError, match="CUDA graphs need an NVIDIA GPU"):
-        fastdiff.sample(net, 12, compile=True, **OPTIONS)
     with pytest.raises(ValueError, match="compile must be 'auto', True or False"):
         fastdiff.sample(net, 12, compile="max", **OPTIONS)
 
