@@ -17,6 +17,11 @@ from fastdiff import ops
 from fastdiff.nn import Downsample, GroupNormSiLU, sinusoidal
 
 
+def _groups(channels: int) -> int:
+    """32, and in narrow networks four channels a group: a norm of single channels would take the time out again."""
+    return min(32, max(1, channels // 4))
+
+
 class PriorTime(nn.Module):
     """Times (B,) to features (B, out): sinusoidal code of out / 4 numbers, Linear, SiLU, Linear."""
 
@@ -36,7 +41,7 @@ class PriorResidual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, time: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = GroupNormSiLU(in_channels), GroupNormSiLU(out_channels)
+        self.norm1, self.norm2 = (GroupNormSiLU(n, _groups(n)) for n in (in_channels, out_channels))
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.time_emb = nn.Linear(time, out_channels)
@@ -58,7 +63,7 @@ class PriorAttention(nn.Module):
     def __init__(self, channels: int, compat: bool = False) -> None:
         super().__init__()
         self.compat = compat
-        self.norm = GroupNormSiLU(channels, activate=False)
+        self.norm = GroupNormSiLU(channels, _groups(channels), activate=False)
         self.projection = nn.Linear(channels, 3 * channels)
         self.output = nn.Linear(channels, channels)
 

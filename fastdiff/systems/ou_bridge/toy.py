@@ -17,24 +17,33 @@ from fastdiff.systems.ou_bridge.bridge import DiffusionBridge
 
 
 class ToyNet(nn.Module):
-    """Noise of points (B, d, L) at times (B,): Linear + time, conv3, tanh, conv3, tanh, conv1.
+    """Noise of points (B, d, L) at times (B,): gain, Linear + time, two of conv3-tanh, conv1.
+
+    The points shrink by a factor of ten on their way to the target; the gain of each time makes them unit size, so
+    that the network sees as well at the end, where neighbours are decided, as at the beginning.
 
     Args:
+        gains: (T,) factor on the points at each time.
         dim: d.
         width: channels inside.
     """
 
-    def __init__(self, dim: int = 2, width: int = 32) -> None:
+    gains: Tensor
+
+    def __init__(self, gains: Tensor | Sequence[float], dim: int = 2, width: int = 64) -> None:
         super().__init__()
         self.width = width
+        self.register_buffer("gains", torch.as_tensor(gains, dtype=torch.float32))
         self.enter, self.time = nn.Conv1d(dim, width, 1), nn.Linear(width, width)
         self.conv1, self.conv2 = (nn.Conv1d(width, width, 3, padding=1) for _ in range(2))
         self.leave = nn.Conv1d(width, dim, 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(B, d, L) to (B, d, L)."""
-        h = self.enter(x) + self.time(sinusoidal(t, self.width))[:, :, None]
-        return self.leave(torch.tanh(self.conv2(torch.tanh(self.conv1(h)))))
+        time = self.time(sinusoidal(t, self.width))[:, :, None]
+        h = torch.tanh(self.enter(self.gains[t][:, None, None] * x) + time)
+        h = h + torch.tanh(self.conv1(h) + time)
+        return self.leave(h + torch.tanh(self.conv2(h)))
 
 
 class ToyModel(DiffusionBridge):
