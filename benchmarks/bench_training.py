@@ -82,7 +82,7 @@ class Step:
 
 def bench_training_step(duel):
     model = fastdiff.load("fashion")
-    nets = [copy.deepcopy(model.net).to(memory_format=torch.channels_last) for _ in range(3)]
+    nets = [copy.deepcopy(model.net).requires_grad_().to(memory_format=torch.channels_last) for _ in range(3)]
     ours, plain = Step(model, nets[0], our_noise), Step(model, with_plain_norms(nets[1]), plain_noise)
     forced = Step(model, nets[2], our_noise)
 
