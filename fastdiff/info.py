@@ -18,7 +18,7 @@ ABSENT = "not installed"
 
 
 def collect() -> dict[str, Any]:
-    """All facts as one JSON-able dict: versions, devices, build, ops, fallbacks, models, environment."""
+    """All facts as one JSON-able dict: versions, devices, build, ops, fallbacks, models, systems, environment."""
     ops = _ops()
     return {
         "fastdiff": _version("fastdiff-torch"),
@@ -30,6 +30,7 @@ def collect() -> dict[str, Any]:
         "ops": ops,
         "fallbacks": _fallbacks(ops),
         "models": _models(),
+        "systems": _systems(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
@@ -119,6 +120,12 @@ def _models() -> list[str]:
     return known_models()
 
 
+def _systems() -> list[str]:
+    from fastdiff.systems import known_systems
+
+    return known_systems()
+
+
 def as_text(facts: dict[str, Any]) -> str:
     """The facts for people: sections of aligned lines."""
     lines = [f"fastdiff {facts['fastdiff']}, Python {facts['python']}, {facts['platform']}"]
@@ -129,6 +136,7 @@ def as_text(facts: dict[str, Any]) -> str:
         lines += [f"  {op}", *(f"    {name:<8}{state}" for name, state in states.items())]
     lines += ["", "fallbacks", *(f"  {line}" for line in facts["fallbacks"] or ["none"])]
     lines += ["", "models", f"  {', '.join(facts['models']) or 'none shipped'}"]
+    lines += ["", "systems", f"  {', '.join(facts['systems']) or 'none shipped'}"]
     return "\n".join(lines + (_section("environment", facts["environment"]) if facts["environment"] else []))
 
 

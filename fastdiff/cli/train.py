@@ -49,6 +49,10 @@ def main(arguments: list[str]) -> int:
         name, *rest = arguments
     if name not in TRAININGS:
         raise ValueError(f"train: what is trained must be one of {', '.join(TRAININGS)}, got {name!r}")
+    if rest is arguments and {"-h", "--help"} & set(arguments):
+        known = ", ".join(TRAININGS)
+        print(f"fastdiff train [WHAT] [OPTIONS]: WHAT is one of {known};")
+        print(f"fastdiff train WHAT --help lists its options. Those of {DEFAULT}, the default:\n")
     what = TRAININGS[name]
     module = importlib.import_module(what.module)
     config = parse(getattr(module, what.config), rest, "train" if rest is arguments else f"train {name}")

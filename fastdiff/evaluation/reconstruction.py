@@ -58,18 +58,18 @@ def judge_reconstruction(autoencoder: nn.Module, images: Tensor, *, batch: int =
         raise ValueError(
             f"judge_reconstruction: images must be (N >= 1, C, H, W) and batch >= 1, got {got}, {batch}"
         )
-    codes = autoencoder.config["num_codebook"]
-    square, counts, indices = 0.0, torch.zeros(0), 0
+    codes, device = autoencoder.config["num_codebook"], next(autoencoder.parameters()).device
+    square, counts = 0.0, None
     for part in images.split(batch):
-        x = part.float().div(127.5).sub(1) if part.dtype == torch.uint8 else part.float()
+        x = part.to(device).float()
+        x = x.div(127.5).sub(1) if part.dtype == torch.uint8 else x
         out = autoencoder(x)
         square += float((out.images.double() - x.double()).square().sum())
-        found = torch.stack(
-            [i.flatten().bincount(minlength=codes) for i in _codebooks(out.indices, x.shape[0])]
-        )
-        indices = sum(i.numel() for i in _codebooks(out.indices, x.shape[0])) // len(x)
-        counts = found if not counts.numel() else counts + found
+        found = [level.flatten().bincount(minlength=codes).cpu() for level in _codebooks(out.indices)]
+        counts = found if counts is None else [old + new for old, new in zip(counts, found)]
     error = square / images.numel()
+    counts = counts or []
+    indices = sum(int(level.sum()) for level in counts) // len(images)
     return ReconstructionReport(
         len(images),
         error,
@@ -80,7 +80,7 @@ def judge_reconstruction(autoencoder: nn.Module, images: Tensor, *, batch: int =
     )
 
 
-def _codebooks(indices: Any, batch: int) -> Iterator[Tensor]:
+def _codebooks(indices: Any) -> Iterator[Tensor]:
     """The indices of each codebook: levels one by one, and the stages or parts of each."""
     for level in indices if isinstance(indices, list) else [indices]:
-        yield from level.reshape(batch, *level.shape[1:3], -1).unbind(-1)
+        yield from level.reshape(*level.shape[:3], -1).unbind(-1)

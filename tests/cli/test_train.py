@@ -93,3 +93,14 @@ def test_autoencoders(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     wrong = ["--network.codebook-options", "speed", "1", "--out", str(tmp_path / "other")]
     assert cli.main(["train", word, *options, *small, *wrong]) == 2
     assert "options must be those of 'ema'" in capsys.readouterr().err
+
+
+def test_the_help_lists_what_can_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(
+        word in told for word in ("WHAT is one of diffusion, vqvae, hierarchical-vqvae", "--timesteps")
+    )
+    assert cli.main(["train", "vqvae", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--network.codebook-flavor" in told and "--timesteps" not in told
