@@ -97,7 +97,8 @@ class EMACodebook(CodeTable):
         smoothed = (size + self.eps) / (total + self.num_codes * self.eps) * total
         if self.compat:
             size.copy_(smoothed)
-        self.weight.copy_(positions / smoothed[:, None])
+        # total is 0 only in compat, before the first row: then there is no mean to take
+        self.weight.copy_(torch.where(total > 0, positions / smoothed[:, None], self.weight))
         if self.revive:
             self._revive(z)
 

@@ -122,6 +122,13 @@ def test_a_single_row_without_batch_dimension() -> None:
     assert codebook(torch.ones(2)).indices.shape == ()
 
 
+def test_no_rows_at_all_leave_the_original_codes_alone() -> None:
+    codebook = EMACodebook(3, 2, compat=True)
+    before = codebook.weight.detach().clone()
+    codebook(torch.zeros(0, 2))
+    assert torch.equal(codebook.weight.detach(), before)
+
+
 def _process(rank: int, world: int, folder: str) -> None:
     """One process: a codebook that revives codes, with uneven and missing rows, and one that does not."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
