@@ -1,8 +1,10 @@
 # make install   the environment .venv (pinned in constraints.txt) with fastdiff installed editable
 # make demo      a grid of garments drawn from the shipped model: out/demo.png
 # make test      the tests;  make test-slow: those marked slow as well
+# make test-asan: random calls of every op on an extension built with the address sanitizer
 # make check     ruff, format, types, floors, C++ format
 # make cuda-build  the whole package against a CUDA build of torch, in a venv of its own (5 GB; needs nvcc, no GPU)
+# make bench-quality  quality of the shipped model against evaluations and seconds; pictures of all that was kept
 # make bench     the measurements of benchmarks/, printed and kept as JSON
 # pip reads its usual PIP_* variables; PYTHON=python3.12 chooses another interpreter for a new .venv.
 
@@ -13,7 +15,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cpp' 'csrc/*.cu' 2>/dev/null)
 BUILD_INPUTS := $(wildcard setup.py pyproject.toml csrc/* csrc/*/* csrc/*/*/*)
 
-.PHONY: install demo test test-slow check format bench clean cuda-build help row.h
+.PHONY: install demo test test-slow test-asan check format bench bench-quality clean cuda-build help row.h
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +45,18 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest
+
+# The extension once more, with sanitizers, in a folder of its own; torch's allocator is malloc's, so that every
+# access beside a tensor's memory is seen. CALLS=10000 for the full number.
+ASAN := build/asan
+CALLS ?= 500
+ASAN_FLAGS := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -g1
+test-asan: install
+	CFLAGS="$(ASAN_FLAGS)" FASTDIFF_REQUIRE_EXT=1 $(BIN)/python setup.py -q build --build-base $(ASAN)/tmp --build-lib $(ASAN)/lib
+	for op in $$($(BIN)/python -c "from fastdiff.ops import dispatch; dispatch.load(); print(*sorted(dispatch.registered()))"); do \
+	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH=$(ASAN)/lib \
+	  $(BIN)/python tests/ops/fuzz.py $$op $(CALLS) 0 || exit 1; done
 
 check: install
 	$(BIN)/ruff check .
@@ -77,6 +91,11 @@ cuda-build:
 
 bench: install
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s
+
+# Quality against evaluations and seconds on the shipped model; rows already kept are not drawn again. Hours on two cores.
+bench-quality: install
+	$(BIN)/python benchmarks/solver_quality.py --num 300
+	$(BIN)/python -m benchmarks.plots
 
 clean:
 	rm -rf build dist out fastdiff/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV)/.installed

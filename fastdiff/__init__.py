@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .guidance import Guidance
     from .model import Model, load, save
     from .ops.dispatch import use_backend
+    from .profiling import profile
     from .sampling.batches import sample_batches
     from .sampling.sample import sample
     from .schedule import Schedule
@@ -24,6 +25,7 @@ _HOME = {
     **dict.fromkeys(("Model", "load", "save"), "model"),
     **dict.fromkeys(("sample", "sample_batches"), "sampling"),
     "Guidance": "guidance",
+    "profile": "profiling",
     "Schedule": "schedule",
     "StepTable": "solvers",
     "use_backend": "ops.dispatch",
@@ -39,6 +41,7 @@ __all__ = [
     "load",
     "nn",
     "ops",
+    "profile",
     "refresh",
     "rng",
     "sample",

@@ -30,14 +30,24 @@ static inline __attribute__((always_inline)) Floats logistic(Floats u) {
 #endif
 }
 
+// u, but not below -10000, where SiLU and its derivative have long been 0: times the logistic function's
+// smallest value a number like -1e38 would not be. NaN stays NaN.
+static inline __attribute__((always_inline)) Floats not_far_below(Floats u) {
+#if FASTDIFF_LANES == 16
+  return (Floats)_mm512_max_ps(_mm512_set1_ps(-1e4f), (__m512)u);
+#else
+  return u < -1e4f ? Floats{} - 1e4f : u;
+#endif
+}
+
 static inline __attribute__((always_inline)) Floats silu(Floats u) {
-  return u * logistic(u);
+  return not_far_below(u) * logistic(u);
 }
 
 // d silu / du
 static inline __attribute__((always_inline)) Floats silu_slope(Floats u) {
   const Floats s = logistic(u);
-  return s * (u * (1.0f - s) + 1.0f);
+  return s * (not_far_below(u) * (1.0f - s) + 1.0f);
 }
 
 }  // namespace fastdiff::FASTDIFF_ISA

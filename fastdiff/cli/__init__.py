@@ -1,4 +1,4 @@
-"""The command `fastdiff`: sample, train, eval, plot, doctor, info.
+"""The command `fastdiff`: sample, train, eval, plot, doctor, bench, info.
 
 Each command is a module with a dataclass of its options (read by tyro) and a function `run`. Only the module of the
 command that is asked for is imported. A wrong value ends in one line on stderr and exit status 2; `--debug` or
@@ -33,6 +33,7 @@ COMMANDS = {
     "eval": Command("fastdiff.cli.evaluate", "class accuracy and Frechet distance of a model's images"),
     "plot": Command("fastdiff.cli.plot", "plot solvers: schedule, times, error against evaluations"),
     "doctor": Command("fastdiff.cli.doctor", "check and time every kernel on this machine; keep the fastest"),
+    "bench": Command("fastdiff.cli.bench", "time our ops and the shipped model against plain torch"),
     "info": Command("fastdiff.cli.info", "versions, devices, and which backend runs which op, or why not"),
 }
 

@@ -9,6 +9,7 @@ strides; x_t and eps are contiguous float32 (float64 for a float64 x0, torch bac
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
@@ -16,7 +17,18 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension, philox
-from .arguments import FLOATS, check_exactly, check_like, check_tensor, described, overlap, wants_gradient
+from .arguments import (
+    FLOATS,
+    check_exactly,
+    check_like,
+    check_number,
+    check_tensor,
+    check_whole,
+    check_written,
+    described,
+    overlap,
+    wants_gradient,
+)
 
 _OP = "add_noise"
 
@@ -81,10 +93,11 @@ def _check(inputs: Mapping[str, Any]) -> None:
     check_like(_OP, "noise", noise, x0)
     for name in ("out", "noise_out"):
         check_exactly(_OP, name, inputs[name], dtype, tuple(x0.shape), x0)
+        check_written(_OP, name, inputs[name])
     if isinstance(row, Tensor):
         check_exactly(_OP, "row", row, torch.int64, batch, x0)
-    elif not 0 <= row < 2**32:
-        raise ValueError(f"{_OP}: row must be in [0, 2**32), got {row}")
+    else:
+        check_whole(_OP, "row", row, 0, 2**32)
     if inputs["seeds"] is None and (noise is None or inputs["offset"]):
         raise ValueError(f"{_OP}: seeds must be given where noise or an offset is made, got None")
     if not torch.compiler.is_compiling():
@@ -127,7 +140,7 @@ def _cpp(
     *, x0: Tensor, row: int | Tensor, out: Tensor | None, noise_out: Tensor | None, **inputs: Any
 ) -> Tensor:
     out = torch.empty(x0.shape, dtype=torch.float32) if out is None else out
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
     torch.ops.fastdiff.add_noise_cpp(out, noise_out, x0, rows=rows, row=first, **inputs)
     return out
 
@@ -136,7 +149,7 @@ def _written(name: str, inputs: Mapping[str, Any]) -> Tensor:
     rest = dict(inputs)
     x0, row, out, noise_out = (rest.pop(key) for key in ("x0", "row", "out", "noise_out"))
     out = torch.empty(x0.shape, dtype=torch.float32, device=x0.device) if out is None else out
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
     getattr(torch.ops.fastdiff, name)(out, noise_out, x0, rows=rows, row=first, **rest)
     return out
 
@@ -242,10 +255,11 @@ def add_noise(
     Source: Ho et al. 2020, eq. 4; offset noise: Guttenberg 2023.
     """
     check_tensor(_OP, "x0", x0)
+    check_number(_OP, "offset", offset)  # here: torch takes a tensor for a number, too
     noise_out = torch.empty(x0.shape, dtype=_state_dtype(x0), device=x0.device) if return_noise else None
     inputs = {
         **{"x0": x0, "alpha": alpha, "sigma": sigma, "seeds": seeds, "row": row, "noise": noise},
-        **{"offset": float(offset), "out": out, "noise_out": noise_out},
+        **{"offset": offset, "out": out, "noise_out": noise_out},
     }
     result = dispatch.run(_OP, _BACKENDS, inputs, _check)
     return (result, noise_out) if noise_out is not None else result

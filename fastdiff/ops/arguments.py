@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,9 +16,46 @@ def described(tensor: Tensor) -> str:
 
 
 def check_tensor(op: str, name: str, value: object) -> None:
-    """A `TypeError` unless value is a tensor."""
+    """A `TypeError` unless value is a tensor, and one with strides (not sparse)."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: {name} must be a dense tensor, got {value.layout}")
+
+
+def check_number(op: str, name: str, value: object, least: float = -math.inf) -> None:
+    """An error in words unless value is a real number, not NaN, of at least `least`."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+    if not value >= least:
+        raise ValueError(f"{op}: {name} must be at least {least}, got {value}")
+
+
+def check_whole(op: str, name: str, value: object, low: int, high: int) -> None:
+    """An error in words unless value is a whole number in [low, high)."""
+    if not isinstance(value, int):
+        raise TypeError(f"{op}: {name} must be a whole number, got {type(value).__name__}")
+    if not low <= value < high:
+        raise ValueError(f"{op}: {name} must be in [{low}, {high}), got {value}")
+
+
+def check_groups(op: str, groups: object, channels: int) -> None:
+    """A `ValueError` unless groups is a whole number that divides the channels."""
+    if not isinstance(groups, int) or groups < 1 or channels % groups:
+        raise ValueError(f"{op}: groups must divide the {channels} channels, got {groups!r}")
+
+
+def check_written(op: str, name: str, value: Tensor | None) -> None:
+    """A `ValueError` unless value is None or a tensor that can be written: every element of its own, no gradient."""
+    if value is None:
+        return
+    if torch.is_grad_enabled() and value.requires_grad:
+        raise ValueError(f"{op}: {name} must not want a gradient, because it is written, got one that does")
+    reach = 0
+    for stride, size in sorted((s, n) for s, n in zip(value.stride(), value.shape, strict=True) if n > 1):
+        if stride <= reach and value.numel():
+            raise ValueError(f"{op}: {name} must have memory for each element, got strides {value.stride()}")
+        reach += (size - 1) * stride
 
 
 def check_exactly(

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import dispatch, extension
-from .arguments import check_exactly, check_tensor, described, overlap
+from .arguments import check_exactly, check_number, check_tensor, check_written, described, overlap
 from .channel_statistics import check_float_map, float32_on_cpu
 from .channel_statistics import reference as statistics_of
 from .conv3x3_weights import TILE, PackedWeight, check_algorithm, check_weight, choose, pack, stretches
@@ -101,6 +101,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
     check_float_map(_OP, "x", x)
     check_second_map(_OP, x, x2)
     check_algorithm(_OP, algorithm, "auto")
+    check_number(_OP, "gain", inputs["gain"])
     if isinstance(weight, PackedWeight):
         if algorithm not in ("auto", weight.algorithm):
             raise ValueError(
@@ -140,6 +141,7 @@ def _check_sums(inputs: Mapping[str, Any], out_channels: int) -> None:
     check_exactly(_OP, "add", inputs["add"], x.dtype, (x.shape[0], out_channels), x)
     check_exactly(_OP, "residual", residual, x.dtype, shape, x)
     check_exactly(_OP, "out", out, x.dtype, shape, x)
+    check_written(_OP, "out", out)
     if out is None:
         return
     if not out.is_contiguous(memory_format=torch.channels_last):

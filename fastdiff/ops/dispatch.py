@@ -184,7 +184,7 @@ def run(
             try:
                 if (backend.refuses and _ordinary(inputs)) or not _why_not(op, backend, inputs):
                     return _called(op, backend, inputs)
-            except (RuntimeError, TypeError, AttributeError):
+            except Exception:
                 check(inputs)
                 if not (backend.refuses and backend.reasons(**inputs)):
                     raise

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension
-from .arguments import wants_gradient
+from .arguments import check_groups, check_number, wants_gradient
 from .feature_maps import (
     check_map,
     computed,
@@ -64,10 +64,8 @@ def reference(
 def _check(inputs: Mapping[str, Any]) -> None:
     check_map(_OP, inputs)
     channels, groups, eps = inputs["x"].shape[1], inputs["groups"], inputs["eps"]
-    if not isinstance(groups, int) or groups < 1 or channels % groups:
-        raise ValueError(f"{_OP}: groups must divide the {channels} channels, got {groups}")
-    if not eps >= 0:
-        raise ValueError(f"{_OP}: eps must be at least 0, got {eps}")
+    check_groups(_OP, groups, channels)
+    check_number(_OP, "eps", eps, 0.0)
 
 
 class _Differentiable(torch.autograd.Function):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, extension
-from .arguments import check_tensor, described
+from .arguments import check_groups, check_number, check_tensor, described
 from .channel_statistics import float32_on_cpu
 from .feature_maps import dense_floats, plain_rows
 
@@ -44,7 +44,7 @@ def reference(
     parts = statistics if isinstance(statistics, tuple) else (statistics,)
     channels = torch.cat([_joined(part.double(), 1) for part in parts], dim=2)
     spread = channels.shape[2] // groups
-    grouped = channels.unflatten(2, (groups, spread))
+    grouped = channels.unflatten(2, (int(groups), spread))
     count, mean, squares = _joined(grouped.permute(0, 3, 1, 2), 1).unbind(1)  # (B, G) each
     reciprocal = (squares / count + eps).rsqrt()
     factor, mean = reciprocal.repeat_interleave(spread, 1), mean.repeat_interleave(spread, 1)
@@ -72,10 +72,8 @@ def _check(inputs: Mapping[str, Any]) -> None:
     if len(parts) > 2:
         raise ValueError(f"{_OP}: statistics must be one tensor or two, got {len(parts)}")
     batch, channels = parts[0].shape[0], sum(part.shape[3] for part in parts)
-    if not isinstance(groups, int) or groups < 1 or channels % groups:
-        raise ValueError(f"{_OP}: groups must divide the {channels} channels, got {groups}")
-    if not eps >= 0:
-        raise ValueError(f"{_OP}: eps must be at least 0, got {eps}")
+    check_groups(_OP, groups, channels)
+    check_number(_OP, "eps", eps, 0.0)
     shapes = {
         "weight": (channels,),
         "bias": (channels,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension, philox
-from .arguments import check_exactly, check_tensor, described
+from .arguments import check_exactly, check_tensor, check_whole, described
 
 _OP = "normal"
 
@@ -27,7 +28,7 @@ def _cpp(
     *, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype
 ) -> Tensor:
     out = torch.empty(seeds.shape[0], *shape, dtype=dtype)
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
     torch.ops.fastdiff.normal_cpp(out, seeds, rows, first, stream)
     return out
 
@@ -44,7 +45,7 @@ def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: A
 def _filled(name: str, inputs: Mapping[str, Any]) -> Tensor:
     seeds, row = inputs["seeds"], inputs["row"]
     out = torch.empty(seeds.shape[0], *inputs["shape"], dtype=torch.float32, device=seeds.device)
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, row)
+    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
     getattr(torch.ops.fastdiff, name)(out, seeds, rows, first, inputs["stream"])
     return out
 
@@ -89,12 +90,14 @@ def _check(inputs: Mapping[str, Any]) -> None:
         raise TypeError(f"{_OP}: seeds must be int64 (B,), got {described(seeds)}")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"{_OP}: dtype must be torch.float32 or torch.float64, got {dtype}")
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+        raise TypeError(f"{_OP}: shape must be whole numbers, got {shape!r}")
     if any(size < 0 for size in shape):
         raise ValueError(f"{_OP}: shape must not be negative, got {shape}")
     if isinstance(row, Tensor):
         check_exactly(_OP, "row", row, torch.int64, tuple(seeds.shape), seeds)
-    elif not 0 <= row < 2**32:
-        raise ValueError(f"{_OP}: row must be in [0, 2**32), got {row}")
+    else:
+        check_whole(_OP, "row", row, 0, 2**32)
 
 
 def normal(
@@ -123,5 +126,7 @@ def normal(
 
     Source: Salmon et al., SC 2011 (Philox4x32-10) and Box and Muller 1958.
     """
-    inputs = {"seeds": seeds, "shape": tuple(shape), "row": row, "stream": int(stream), "dtype": dtype}
+    sizes = tuple(shape) if isinstance(shape, Sequence) else shape
+    check_whole(_OP, "stream", stream, 0, 2**32)  # here: torch takes a dtype for a number, too
+    inputs = {"seeds": seeds, "shape": sizes, "row": row, "stream": int(stream), "dtype": dtype}
     return dispatch.run(_OP, _BACKENDS, inputs, _check)

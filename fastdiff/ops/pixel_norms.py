@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import dispatch, extension
+from .arguments import check_number
 from .channel_statistics import check_float_map, float32_on_cpu
 
 _OP = "pixel_norms"
@@ -45,8 +46,7 @@ def check_second_map(op: str, x: Tensor, x2: Any) -> None:
 def _check(inputs: Mapping[str, Any]) -> None:
     check_float_map(_OP, "x", inputs["x"])
     check_second_map(_OP, inputs["x"], inputs["x2"])
-    if not inputs["eps"] >= 0:
-        raise ValueError(f"{_OP}: eps must be at least 0, got {inputs['eps']}")
+    check_number(_OP, "eps", inputs["eps"], 0.0)
 
 
 def _cpp(*, x: Tensor, x2: Tensor | None, eps: float) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension
-from .arguments import wants_gradient
+from .arguments import check_number, wants_gradient
 from .feature_maps import (
     check_map,
     computed,
@@ -57,8 +57,7 @@ def reference(
 
 def _check(inputs: Mapping[str, Any]) -> None:
     check_map(_OP, inputs)
-    if not inputs["eps"] >= _SMALLEST:
-        raise ValueError(f"{_OP}: eps must be at least {_SMALLEST}, got {inputs['eps']}")
+    check_number(_OP, "eps", inputs["eps"], _SMALLEST)
 
 
 _SMALLEST = 1e-37  # its reciprocal is a float32

@@ -7,6 +7,7 @@ order; nothing else does.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension, philox
-from .arguments import check_exactly, check_like, check_tensor, described, overlap
+from .arguments import check_exactly, check_like, check_tensor, check_written, described, overlap
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
 
 Coefficient = float | Tensor
@@ -27,8 +28,8 @@ def host_row(table: Tensor, row: int | Tensor) -> list[float] | None:
     if isinstance(row, Tensor):
         if type(row) is not Tensor or row.device.type != "cpu":
             return None
-        row = int(row.numpy()[0])
-    return list(table.numpy()[row].tolist())
+        row = int(row.reshape(-1)[0])
+    return list(table.detach()[row].tolist())
 
 
 class _Row:
@@ -177,8 +178,9 @@ def _check(inputs: Mapping[str, Any]) -> None:
     check_tensor(_OP, "table", table)
     if x.dim() < 2 or x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{_OP}: x must be float32 (or float64) (B, ...), got {described(x)}")
-    if table.dim() != 2 or table.shape[1] != WIDTH or table.dtype != x.dtype:
-        raise ValueError(f"{_OP}: table must be {x.dtype} (rows, {WIDTH}), got {described(table)}")
+    if table.dim() != 2 or table.shape[1] != WIDTH or table.dtype != x.dtype or table.device != x.device:
+        wanted = f"{x.dtype} (rows, {WIDTH}) on {x.device}"
+        raise ValueError(f"{_OP}: table must be {wanted}, got {described(table)}")
     _check_shapes(inputs, x)
     if not torch.compiler.is_compiling():
         _check_row(row, table)
@@ -192,7 +194,7 @@ def _check_row(row: int | Tensor, table: Tensor) -> None:
     whole = isinstance(row, int) and not isinstance(row, bool)
     if not whole and not (isinstance(row, Tensor) and row.dtype == torch.int64 and tuple(row.shape) == (1,)):
         raise TypeError(f"{_OP}: row must be an int or an int64 tensor (1,), got {row!r}")
-    index = int(row.numpy()[0]) if type(row) is Tensor and row.device.type == "cpu" else row
+    index = int(row) if type(row) is Tensor and row.device.type == "cpu" else row
     if not isinstance(index, Tensor) and not 0 <= index < table.shape[0]:
         raise ValueError(f"{_OP}: row must be in [0, {table.shape[0]}), got {index}")
 
@@ -202,10 +204,12 @@ def _check_shapes(inputs: Mapping[str, Any], x: Tensor) -> None:
         check_like(_OP, name, inputs[name], x)
     for name in ("out", "x0_out"):
         check_exactly(_OP, name, inputs[name], x.dtype, tuple(x.shape), x)
+        check_written(_OP, name, inputs[name])
     history = inputs["history"]
     if history is not None:
         check_tensor(_OP, "history", history)
         check_exactly(_OP, "history", history, x.dtype, (*history.shape[:1], *x.shape), x)
+        check_written(_OP, "history", history)
     check_exactly(_OP, "seeds", inputs["seeds"], torch.int64, (x.shape[0],), x)
     check_exactly(_OP, "per_sample", inputs["per_sample"], x.dtype, (x.shape[0], len(PER_SAMPLE)), x)
 
@@ -281,7 +285,7 @@ def _cpp(
     x0_out: Tensor | None,
 ) -> Tensor:
     out = torch.empty_like(x) if out is None else out
-    counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
+    counter, index = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
     written, rows = (
         (out, x0_out, history),
         (table, counter, index),
@@ -307,7 +311,7 @@ def _stepped(name: str, inputs: Mapping[str, Any]) -> Tensor:
     rest = dict(inputs)
     table, row, out, x0_out, history = (rest.pop(k) for k in ("table", "row", "out", "x0_out", "history"))
     out = torch.empty_like(rest["x"]) if out is None else out
-    counter, index = (row, 0) if isinstance(row, Tensor) else (None, row)
+    counter, index = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
     getattr(torch.ops.fastdiff, name)(out, x0_out, history, table, counter, index, **rest)
     return out
 

@@ -43,8 +43,8 @@ def _check(inputs: Mapping[str, Any]) -> None:
     check_tensor(_OP, "z", z)
     if z.dim() < 1 or z.dtype not in (*FLOATS, torch.float64):
         raise TypeError(f"{_OP}: z must be float32, float16 or bfloat16 (..., D), got {described(z)}")
-    if not isinstance(codes, int) or isinstance(codes, bool) or codes < 1:
-        raise ValueError(f"{_OP}: codes must be a whole number of at least 1, got {codes!r}")
+    if not isinstance(codes, int) or isinstance(codes, bool) or not 1 <= codes < 2**31:
+        raise ValueError(f"{_OP}: codes must be a whole number of at least 1 and below 2**31, got {codes!r}")
     check_tensor(_OP, "index", index)
     check_exactly(_OP, "index", index, torch.int64, tuple(z.shape[:-1]), z)
     if not torch.compiler.is_compiling() and index.is_cpu and index.numel():

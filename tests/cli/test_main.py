@@ -31,7 +31,7 @@ def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr()
     assert (
         told.err
-        == "fastdiff: the command must be one of sample, train, eval, plot, doctor, info, got 'smaple'\n"
+        == "fastdiff: the command must be one of sample, train, eval, plot, doctor, bench, info, got 'smaple'\n"
     )
     assert told.out == ""
 

@@ -1,0 +1,95 @@
+"""The whole of sampling: `fastdiff.sample`, 50 DDIM steps, against the pipeline of diffusers at its best settings.
+
+The network is that of google/ddpm-cifar10-32 with seeded random weights. All start from the same noise, and a
+candidate whose images differ from those of the pipeline by more than 1e-3 is not timed. torch.compile is made ready
+before the clock runs. Everything is in one process, so no thread pool but torch's own spins beside another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fastdiff
+from benchmarks.measure import Candidate
+
+STEPS, BATCH = 50, 4
+SHAPE = (3, 32, 32)
+CONFIG: dict[str, Any] = {
+    **{"sample_size": 32, "block_out_channels": (128, 256, 256, 256), "layers_per_block": 2},
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    **{"attention_head_dim": None, "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False},
+    "freq_shift": 1,
+}
+
+
+def network() -> Any:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(**CONFIG).eval()
+
+
+def pipeline(net: Any, noise: Tensor) -> Candidate:
+    """diffusers' DDIMPipeline from given noise: it draws its own by a function that we answer."""
+    from diffusers import DDIMPipeline, DDIMScheduler
+    from diffusers.pipelines.ddim import pipeline_ddim
+
+    scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=True, timestep_spacing="leading")
+    pipe = DDIMPipeline(net, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    given = noise.clone()
+
+    def run() -> Tensor:
+        drawing, pipeline_ddim.randn_tensor = pipeline_ddim.randn_tensor, lambda *_, **__: given
+        try:
+            images = pipe(batch_size=BATCH, num_inference_steps=STEPS, output_type="np").images
+        finally:
+            pipeline_ddim.randn_tensor = drawing
+        return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
+
+    return run
+
+
+def ours(net: nn.Module, noise: Tensor) -> Candidate:
+    class Tensors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.net(x, t).sample
+
+    module: nn.Module = Tensors()
+    if hasattr(fastdiff, "compile"):
+        module = fastdiff.compile(module)
+    options: dict[str, Any] = {
+        "shape": SHAPE,
+        "schedule": "linear",
+        "prediction": "eps",
+        "spacing": "leading",
+    }
+    return lambda: fastdiff.sample(module, STEPS, num=BATCH, x_init=noise, **options)
+
+
+def bench_sampling(duel):
+    noise = torch.randn(BATCH, *SHAPE, generator=torch.Generator().manual_seed(1))
+    candidates = {
+        "fastdiff": ours(network(), noise),
+        "diffusers eager": pipeline(network(), noise),
+        "diffusers channels_last": pipeline(network().to(memory_format=torch.channels_last), noise),
+    }
+    compiled = network().to(memory_format=torch.channels_last)
+    compiled.forward = torch.compile(compiled.forward, dynamic=False)
+    candidates["diffusers torch.compile"] = pipeline(compiled, noise)
+
+    def check() -> None:
+        wanted = candidates["diffusers eager"]()
+        for name, candidate in candidates.items():
+            far = float((candidate() - wanted).abs().max())
+            assert far <= 1e-3, f"{name}: images differ by {far:.2g}"
+
+    duel(f"sample, ddpm-cifar10, batch {BATCH}, {STEPS} DDIM steps", candidates, check=check, rounds=5)

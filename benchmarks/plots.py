@@ -1,0 +1,109 @@
+"""Pictures from what the benchmarks kept: python -m benchmarks.plots
+
+docs/img/bench_speedup_NAME.png: times faster than each rival, case by case, for every results/NAME.json of comparisons.
+docs/img/bench_quality.png: quality of the shipped model's images against evaluations and against seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES = Path(__file__).parents[1] / "docs" / "img"
+#: Inches; a README column is about nine wide.
+WIDTH = 9.0
+
+
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats in both coordinates, from left to right; less is better."""
+    kept: list[tuple[float, float]] = []
+    for cost, value in sorted(points):
+        if not kept or value < kept[-1][1]:
+            kept.append((cost, value))
+    return kept
+
+
+def speedup(kept: dict[str, Any], path: Path) -> None:
+    """Bars of rival / ours with their 10th and 90th percentile; 1 is a line."""
+    pyplot = _pyplot()
+    cases = kept["comparisons"]
+    rivals = list(dict.fromkeys(name for case in cases for name in case["speedup"]))
+    figure, axes = pyplot.subplots(
+        figsize=(WIDTH, 1.2 + 0.22 * sum(len(case["speedup"]) + 1 for case in cases))
+    )
+    colours = dict(zip(rivals, pyplot.get_cmap("tab10").colors * 3, strict=False))
+    place, ticks = 0.0, []
+    for case in cases:
+        first = place
+        for rival, ratio in case["speedup"].items():
+            reach = [[ratio["median"] - ratio["p10"]], [ratio["p90"] - ratio["median"]]]
+            axes.barh(place, ratio["median"], xerr=reach, height=0.9, color=colours[rival], ecolor="0.3")
+            axes.text(ratio["p90"] * 1.03, place, f"{ratio['median']:.2f}", va="center", fontsize=8)
+            place += 1
+        ticks.append(((first + place - 1) / 2, case["name"]))
+        place += 1
+    axes.set_yticks(*zip(*ticks, strict=True), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel(
+        f"times faster than ({kept['machine']['processor']}, {kept['machine']['threads']} threads)"
+    )
+    bars = [pyplot.Rectangle((0, 0), 1, 1, color=colours[name]) for name in rivals]
+    axes.legend(bars, rivals, fontsize=8)
+    _saved(figure, path)
+
+
+def quality(report: dict[str, Any], path: Path) -> None:
+    """Frechet distance against evaluations, and against seconds with the front of what nothing beats."""
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(WIDTH, 4), sharey=True)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in report["rows"]:
+        by_name.setdefault(row["name"], []).append(row)
+    for name, rows in by_name.items():
+        rows.sort(key=lambda row: row["evaluations"])
+        distances = [row["distance"] for row in rows]
+        left.plot([row["evaluations"] for row in rows], distances, marker="o", label=name)
+        right.plot([row["seconds"] for row in rows], distances, "o", label=name)
+    best = front([(row["seconds"], row["distance"]) for row in report["rows"]])
+    right.plot(*zip(*best, strict=True), color="black", linewidth=1, zorder=0)
+    left.set(xlabel="network evaluations", ylabel=f"Frechet distance, {report['num']} images", xscale="log")
+    counts = sorted({row["evaluations"] for row in report["rows"]})
+    left.set_xticks(counts, [str(count) for count in counts])
+    left.minorticks_off()
+    right.set(xlabel=f"seconds for {report['num']} images", yscale="log")
+    left.legend(fontsize=8)
+    _saved(figure, path)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _saved(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    _pyplot().close(figure)
+    print(f"wrote {path}")
+
+
+def main(results: Path = RESULTS, images: Path = IMAGES) -> None:
+    for path in sorted(results.glob("*.json")):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("comparisons"):
+            speedup(kept, images / f"bench_speedup_{path.stem}.png")
+        elif path.stem == "solver_quality":
+            quality(kept, images / "bench_quality.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""`fastdiff bench`: a short table of our ops and the shipped model against plain torch, on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class BenchOptions:
+    """Time our ops and the shipped model against plain torch on this machine, in a minute or two.
+
+    Nothing wrong is timed; calls take turns; the ratio is the median over rounds. What other libraries do on the same
+    cases is the business of `make bench` in the repository.
+
+    Examples:
+        fastdiff bench
+
+        fastdiff bench --ops vq_nearest,group_norm_silu --no-sampling --json bench.json
+    """
+
+    device: str = "auto"
+    """auto (the GPU where there is one), cpu, cuda or cuda:N."""
+    ops: str = ""
+    """Names of ops, separated by commas; all when empty."""
+    sampling: bool = True
+    """Sample from the shipped model, too."""
+    json: Path | None = None
+    """Also write the rows to this JSON file."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    from fastdiff.cli.files import replacing
+    from fastdiff.cli.options import parse
+    from fastdiff.doctor import bench, devices
+    from fastdiff.doctor.rivals import RIVALS
+    from fastdiff.ops import dispatch
+
+    options = parse(BenchOptions, arguments, "bench")
+    wanted = [name.strip() for name in options.ops.split(",") if name.strip()]
+    for name in wanted:
+        if name not in RIVALS:
+            raise ValueError(f"bench: op must be one of {', '.join(sorted(RIVALS))}, got {name!r}")
+    device = devices.named(options.device)
+    dispatch.load()
+    rows = list(bench.op_rows(device, wanted or sorted(RIVALS)))
+    if options.sampling:
+        rows.append(bench.sampling_row(device=options.device if device.kind == "cuda" else "cpu"))
+    if options.json is not None:
+        with replacing(options.json) as temporary:
+            text = json.dumps(bench.to_dict(rows, device.facts()), indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    print(bench.as_text(rows, device.facts()))
+    return 0

@@ -1,0 +1,67 @@
+"""Random calls of every op, in a process of their own: right, or refused in words; never a crash."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastdiff.doctor.examples import examples_of
+from fastdiff.ops import dispatch
+
+dispatch.load()
+FUZZ = Path(__file__).with_name("fuzz.py")
+OPS = [op for op in sorted(dispatch.registered()) if examples_of(op)]
+
+
+def fuzz(op: str, calls: int, first: int, tmp_path: Path) -> None:
+    place = tmp_path / "call"
+    command = [sys.executable, "-X", "faulthandler", str(FUZZ), op, str(calls), str(first)]
+    environment = os.environ | {"FUZZ_CALL": str(place)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    at = place.read_text().strip() if place.exists() else "none"
+    assert result.returncode == 0, f"at call {at}:\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_some_random_calls(op: str, tmp_path: Path) -> None:
+    fuzz(op, 60, 0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("op", OPS)
+def test_ten_thousand_random_calls(op: str, tmp_path: Path) -> None:
+    fuzz(op, 10_000, 0, tmp_path)
+
+
+def test_a_wrong_number_and_a_foreign_error_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge of the random calls can fail."""
+    sys.path.insert(0, str(FUZZ.parent))
+    try:
+        import fuzz as fuzzing
+    finally:
+        sys.path.pop(0)
+    example = next(one for one in examples_of("vq_code_sums") if "37x5x3 float32" in one.name)
+    assert fuzzing.outcome("vq_code_sums", example, example.make()) == "right"
+    assert fuzzing.outcome("vq_code_sums", example, example.make() | {"codes": 0}) == "refused"
+    right = fuzzing.ops.vq_code_sums
+
+    def wrong(**arguments):
+        if dispatch.forced_backend() is None:
+            return right(arguments["z"] + 1, arguments["index"], arguments["codes"])
+        return right(**arguments)
+
+    monkeypatch.setattr(fuzzing.ops, "vq_code_sums", wrong)
+    with pytest.raises(fuzzing.Wrong, match="sums: error"):
+        fuzzing.outcome("vq_code_sums", example, example.make())
+
+    def failing(**arguments):
+        raise ValueError("math domain error")
+
+    monkeypatch.setattr(fuzzing.ops, "vq_code_sums", failing)
+    with pytest.raises(fuzzing.Wrong, match="refused without the form"):
+        fuzzing.outcome("vq_code_sums", example, example.make())

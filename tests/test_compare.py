@@ -1,0 +1,78 @@
+"""benchmarks/compare.py: ratios by hand, noise, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import compare
+
+
+def spread(median, noise=0.02):
+    return {"median": median, "p10": median * (1 - noise), "p90": median * (1 + noise)}
+
+
+def case(name, ours_ms, noise=0.02, **rivals_ms):
+    times = {"fastdiff": ours_ms, **rivals_ms}
+    return {
+        "name": name,
+        "ours": "fastdiff",
+        "time_ms": {rival: spread(ms, noise) for rival, ms in times.items()},
+        "speedup": {rival: spread(ms / ours_ms, noise) for rival, ms in rivals_ms.items()},
+    }
+
+
+def file(tmp_path, name, *cases, **machine):
+    path = tmp_path / name
+    path.write_text(json.dumps({"machine": machine, "comparisons": list(cases)}))
+    return str(path)
+
+
+def status(tmp_path, old, new, *options):
+    return compare.main([file(tmp_path, "old.json", *old), file(tmp_path, "new.json", *new), *options])
+
+
+def test_slower_beyond_noise_is_status_1(tmp_path, capsys):
+    assert status(tmp_path, [case("a", 1.0)], [case("a", 1.2)]) == 1
+    assert "1.200" in capsys.readouterr().out
+    assert status(tmp_path, [case("a", 1.0)], [case("a", 1.2)], "--threshold", "1.3") == 0
+
+
+def test_slower_within_its_noise_is_not(tmp_path):
+    assert status(tmp_path, [case("a", 1.0, noise=0.3)], [case("a", 1.2, noise=0.3)]) == 0
+
+
+def test_faster_is_status_0(tmp_path, capsys):
+    assert status(tmp_path, [case("a", 1.2)], [case("a", 1.0)]) == 0
+    assert "faster" in capsys.readouterr().out
+
+
+def test_a_slow_day_is_seen_by_the_rivals(tmp_path, capsys):
+    """Everything takes twice as long: no change. We alone do: slower."""
+    before = case("a", 1.0, eager=3.0, compiled=2.0)
+    assert status(tmp_path, [before], [case("a", 2.0, eager=6.0, compiled=4.0)]) == 0
+    assert "1.000" in capsys.readouterr().out
+    assert status(tmp_path, [before], [case("a", 2.0, eager=3.0, compiled=2.0)]) == 1
+
+
+def test_nothing_in_common_is_status_2_and_told(tmp_path, capsys):
+    assert status(tmp_path, [case("a", 1.0)], [case("b", 1.0)]) == 2
+    told = capsys.readouterr().out
+    assert "only in the old: a" in told and "only in the new: b" in told
+
+
+def test_of_several_runs_the_middle_one_counts():
+    runs = [{"machine": {"cores": 2}, "comparisons": [case("a", ms)]} for ms in (3.0, 1.0, 2.0)]
+    assert compare.joined(runs)["comparisons"][0]["time_ms"]["fastdiff"]["median"] == 2.0
+
+
+@pytest.mark.slow
+def test_two_commits_by_worktree(tmp_path):
+    """HEAD against itself: built twice, measured in turns, nothing left behind."""
+    old, new = compare.of_commits("HEAD", "HEAD~0", "bench_ops.py", 1)
+    changes, lone = compare.compared(old, new)
+    assert changes and not lone
