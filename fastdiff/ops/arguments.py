@@ -47,7 +47,7 @@ def check_groups(op: str, groups: object, channels: int) -> None:
 
 def check_written(op: str, name: str, value: Tensor | None) -> None:
     """A `ValueError` unless value is None or a tensor that can be written: every element of its own, no gradient."""
-    if value is None:
+    if value is None or torch.compiler.is_compiling():
         return
     if torch.is_grad_enabled() and value.requires_grad:
         raise ValueError(f"{op}: {name} must not want a gradient, because it is written, got one that does")
