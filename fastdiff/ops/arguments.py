@@ -25,7 +25,7 @@ def check_tensor(op: str, name: str, value: object) -> None:
 
 def check_number(op: str, name: str, value: object, least: float = -math.inf) -> None:
     """An error in words unless value is a real number, not NaN, of at least `least`."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, (int, float)):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not value >= least:
         raise ValueError(f"{op}: {name} must be at least {least}, got {value}")
