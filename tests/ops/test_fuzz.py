@@ -26,6 +26,7 @@ def fuzz(op: str, calls: int, first: int, tmp_path: Path) -> None:
     assert result.returncode == 0, f"at call {at}:\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
 def test_some_random_calls(op: str, tmp_path: Path) -> None:
     fuzz(op, 60, 0, tmp_path)
