@@ -28,20 +28,53 @@ class CudaFacts:
 CUDA_KERNELS = ("normal", "add_noise", "solver_step")
 
 
+#: Bodies of the group norm x elements of 4 and 2 bytes x channels first and last, in packets of 16 bytes.
+GROUP_NORM = {
+    f"group_norm_{what}_kernel<{kind}, {count}, {'last' if last == 'true' else 'first'}>": (
+        f"{what}_kernel<{kind}, {count}, {last}>",
+        f"group_norm_{what}_kernelI{mangled}Li{count}ELb{int(last == 'true')}E",
+    )
+    for what in ("slab", "part", "apply")
+    for kind, mangled, count in (("float", "f", 4), ("uint16_t", "t", 8))
+    for last in ("false", "true")
+}
+
+
+def _compiled(source: str, architecture: int) -> tuple[str, str]:
+    """(resources, machine code) of CUDA C++."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, cubin = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
+        path.write_text(source)
+        flags = ["-std=c++20", "-O3", "-I", str(INCLUDE), f"-arch=sm_{architecture}", "-cubin"]
+        subprocess.run(["nvcc", *flags, str(path), "-o", str(cubin)], check=True, capture_output=True)
+        return machine.cuobjdump(cubin, "-res-usage"), machine.cuobjdump(cubin, "-sass")
+
+
+def _kernel(mangled: str, usage: str, code: str) -> CudaFacts:
+    found = re.search(rf"Function \S*?{mangled}\S*:\s*\n(.*)", usage)
+    body = re.search(rf"Function : \S*?{mangled}\S*\n(.*?)(?=Function :|\Z)", code, re.DOTALL)
+    assert found is not None and body is not None, mangled
+    return _cuda_kernel(found[1], body[1])
+
+
 def cuda_facts(architecture: int) -> dict[str, CudaFacts]:
     """Compile the bodies of csrc/include with nvcc, and count."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, cubin = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
-        source.write_text("".join(f'#include "fastdiff/{name}.cuh"\n' for name in CUDA_KERNELS))
-        flags = ["-std=c++20", "-O3", "-I", str(INCLUDE), f"-arch=sm_{architecture}", "-cubin"]
-        subprocess.run(["nvcc", *flags, str(source), "-o", str(cubin)], check=True, capture_output=True)
-        usage, code = machine.cuobjdump(cubin, "-res-usage"), machine.cuobjdump(cubin, "-sass")
-    names = "|".join(CUDA_KERNELS)
-    used = dict(re.findall(rf"Function \S*?({names})_kernelE\S*:\s*\n(.*)", usage))
-    bodies = dict(
-        re.findall(rf"Function : \S*?({names})_kernelE\S*\n(.*?)(?=Function :|\Z)", code, re.DOTALL)
+    usage, code = _compiled(
+        "".join(f'#include "fastdiff/{name}.cuh"\n' for name in CUDA_KERNELS), architecture
     )
-    return {name: _cuda_kernel(used[name], bodies[name]) for name in CUDA_KERNELS}
+    return {name: _kernel(f"{name}_kernelE", usage, code) for name in CUDA_KERNELS}
+
+
+def group_norm_facts(architecture: int, what: str = "") -> dict[str, CudaFacts]:
+    """The same for the group norm, each kernel whose name contains `what` instantiated as the launch does."""
+    chosen = {name: kernel for name, kernel in GROUP_NORM.items() if what in name}
+    source = '#include "fastdiff/group_norm_silu.cuh"\nnamespace fastdiff::device {\n'
+    source += "".join(
+        f"template __global__ void group_norm_{name}(const __grid_constant__ GroupNormLaunch);\n"
+        for name, _ in chosen.values()
+    )
+    usage, code = _compiled(source + "}\n", architecture)
+    return {name: _kernel(mangled, usage, code) for name, (_, mangled) in chosen.items()}
 
 
 def _cuda_kernel(usage: str, code: str) -> CudaFacts:
@@ -60,5 +93,5 @@ def cuda_table() -> list[str]:
         f"| {name} | sm_{arch} | {f.registers} | {f.stack} | {f.shared} | "
         f"{f.wide_loads} | {f.wide_stores} | {f.local} |"
         for arch in machine.ARCHITECTURES
-        for name, f in cuda_facts(arch).items()
+        for name, f in {**cuda_facts(arch), **group_norm_facts(arch)}.items()
     ]

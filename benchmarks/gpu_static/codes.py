@@ -53,3 +53,19 @@ def builds(case: Case, architecture: int) -> Iterator[machine.Build]:
     fixed |= {"CHUNKS": case.width // tile.width, "PRECISION": "tf32x3" if exact else "tf32"}
     fixed |= {} if exact else {"pivot": None}
     yield machine.Build(case.op, "vq_nearest_kernel", types, fixed, aligned, tile.warps, tile.stages)
+
+
+def table(architecture: int) -> list[str]:
+    """Rows of the table of one architecture."""
+    rows = []
+    for case in CASES:
+        for build in builds(case, architecture):
+            f = machine.facts(build, architecture)
+            products = ", ".join(f"{count} {name}" for name, count in f.tensor.items() if count) or "-"
+            held = f"{f.registers} | {f.stack} | {f.shared} | {f.resident(architecture):.0%}"
+            tile = f"{build.fixed['ROWS']} x {build.fixed.get('CODES', '-')} x {build.fixed['WIDTH']}"
+            kernel = build.kernel.removesuffix("_kernel")
+            rows.append(
+                f"| {kernel} | {case.name} | {tile} | {held} | {f.wide('ld')} | {f.wide('st')} | {products} |"
+            )
+    return rows

@@ -122,6 +122,12 @@ def _group_builds(case: Case, layout: object) -> Iterator[machine.Build]:
         yield _build(case, module, name, plan.warps, **fixed)
 
 
+def passes(case: Case) -> int:
+    """Maps that the launches must read and write: (1R + 1W) or (2R + 1W), backward with the gradient read as well."""
+    launches = len(list(builds(case)))
+    return (3 if launches == 1 else 5) if case.backward else (2 if launches == 1 else 3)
+
+
 def _rms_builds(case: Case, layout: object) -> Iterator[machine.Build]:
     from fastdiff.kernels import rms_norm_silu
 
@@ -129,3 +135,16 @@ def _rms_builds(case: Case, layout: object) -> Iterator[machine.Build]:
     tile = rms_norm_silu.tile_of(layout, case.size, held)
     name = "rms_norm_silu_backward_kernel" if case.backward else "rms_norm_silu_kernel"
     yield _build(case, "rms_norm_silu", name, tile.warps, CHANNELS=tile.channels, PIXELS=tile.pixels)
+
+
+def table(architecture: int) -> list[str]:
+    """Rows of the table of one architecture."""
+    rows = []
+    for case in CASES:
+        for build in builds(case):
+            f = machine.facts(build, architecture)
+            held = f"{f.registers} | {f.stack} | {f.shared} | {f.resident(architecture):.0%}"
+            rows.append(
+                f"| {build.kernel.removesuffix('_kernel')} | {case.name} | {held} | {f.wide('ld')} | {f.wide('st')} |"
+            )
+    return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from . import bodies, machine, steps
+from . import bodies, codes, machine, norms, steps, traffic
 
 HEAD = """# GPU kernels, static facts
 
@@ -21,6 +21,13 @@ may read (the row itself and the seed count once for a block: all threads read o
 """
 
 
+NORMS = """A group norm whose slab fits is one kernel; else a partial and an apply kernel. A gradient: one kernel, or
+sums and gradient. HMMA is mma.sync, HGMMA wgmma, UTCHMMA tcgen05."""
+TRAFFIC = """Counted in triton's interpreter for one sample (of vq_nearest: 512 rows, 512 codes): each program pays for
+the distinct 32-byte sectors it reads and writes, loops and masks as in a real call. A pass is one read or one write of
+the map. What a second-level cache saves is not counted."""
+
+
 def report() -> str:
     """The whole page."""
     import triton
@@ -33,12 +40,37 @@ def report() -> str:
             "|---|---|---|---|---|---|---|---|---|---|",
             *steps.table(arch),
         ]
-    lines += ["", "## CUDA C++ (256 threads, 4 elements a thread)", ""]
+    lines += ["", "## Triton: normalisations and codebooks", "", NORMS]
+    for arch in machine.ARCHITECTURES:
+        lines += ["", f"### sm_{arch}, normalisations", ""]
+        lines += [
+            "| kernel | map | registers | stack | shared | resident | loads | stores |",
+            "|---|---|---|---|---|---|---|---|",
+            *norms.table(arch),
+            "",
+            f"### sm_{arch}, codebooks (tile: rows x codes x elements)",
+            "",
+            "| kernel | case | tile | registers | stack | shared | resident | loads | stores | tensor cores |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *codes.table(arch),
+        ]
+    lines += ["", "### Bytes asked for", "", TRAFFIC, ""]
+    lines += [
+        "| op | case | direction | ideal | bytes | / ideal |",
+        "|---|---|---|---|---|---|",
+        *traffic.table(),
+    ]
+    lines += [
+        "",
+        "## CUDA C++ (256 threads, 4 elements a thread; group norm: 512 threads, packets of 16 bytes)",
+        "",
+    ]
     if shutil.which("nvcc") is None:
         return "\n".join([*lines, "nvcc is not here."]) + "\n"
     lines += [
         "One kernel for every row: each tensor that may be given has instructions of its own, 128 bits wide where its "
-        "address allows; `local` counts instructions that touch the stack.",
+        "address allows; `local` counts instructions that touch the stack. The cluster path of the group norm (sm_90 "
+        "and later, same kernel) computes the right numbers on the host; that a device runs it is unproven.",
         "",
         "| kernel | architecture | registers | stack | shared | 128-bit loads | 128-bit stores | local |",
         "|---|---|---|---|---|---|---|---|",

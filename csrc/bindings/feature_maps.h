@@ -23,7 +23,7 @@ inline bool dense_in_order(const Tensor& t, bool channels_last) {
 }
 
 inline FeatureMap feature_map_of(const Tensor& x, const char* op) {
-  STD_TORCH_CHECK(x.is_cpu() && x.dim() >= 2, op, ": x must be a CPU tensor (B, C, ...)");
+  STD_TORCH_CHECK(is_here(x) && x.dim() >= 2, op, ": x must be (B, C, ...) on the device of the op");
   FeatureMap map;
   map.batch = x.size(0);
   map.channels = x.size(1);
@@ -37,7 +37,7 @@ inline FeatureMap feature_map_of(const Tensor& x, const char* op) {
 
 // A tensor of x's type, shape and order of elements.
 inline void* same_map(const Tensor& t, const Tensor& x, const FeatureMap& map, const char* name) {
-  const bool fits = t.is_cpu() && t.scalar_type() == x.scalar_type() && same_shape(t, x) &&
+  const bool fits = is_here(t) && t.scalar_type() == x.scalar_type() && same_shape(t, x) &&
                     dense_in_order(t, map.channels_last);
   STD_TORCH_CHECK(fits, name, " must have the type, shape and order of elements of x");
   return t.mutable_data_ptr();
@@ -47,7 +47,7 @@ inline void* same_map(const Tensor& t, const Tensor& x, const FeatureMap& map, c
 inline const float* factor_rows(const OptionalTensor& t, const FeatureMap& map, const char* name,
                                 int64_t& stride) {
   if (!t.has_value()) return nullptr;
-  const bool fits = t->is_cpu() && t->scalar_type() == ScalarType::Float && t->dim() == 2 &&
+  const bool fits = is_here(*t) && t->scalar_type() == ScalarType::Float && t->dim() == 2 &&
                     t->size(0) == map.batch && t->size(1) == map.channels &&
                     (t->stride(1) == 1 || map.channels == 1 || map.batch == 0);
   STD_TORCH_CHECK(fits, name, " must be float32 (B, C) with dense rows");

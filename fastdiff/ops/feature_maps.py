@@ -60,6 +60,11 @@ def triton_reasons(**inputs: Any) -> list[str]:
     return device.triton_reasons(inputs, trains=True) + _not_computed(inputs)
 
 
+def cuda_reasons(**inputs: Any) -> list[str]:
+    """Why the CUDA C++ kernels, which have no gradient, cannot run these inputs."""
+    return device.cuda_reasons(inputs) + _not_computed(inputs)
+
+
 def _not_computed(inputs: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {value.dtype}, it computes in float32"

@@ -23,6 +23,7 @@ from .feature_maps import (
     check_map,
     computed,
     cpp_reasons,
+    cuda_reasons,
     dense,
     dense_floats,
     factor_gradients,
@@ -158,10 +159,26 @@ def _triton(**inputs: Any) -> Tensor:
     return _on("triton", **inputs)
 
 
-for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp"):
+#: A CUDA block has as many threads.
+_MOST_OF_A_GROUP = 512
+
+
+def _cuda_reasons(**inputs: Any) -> list[str]:
+    channels = inputs["x"].shape[1] // inputs["groups"]
+    if channels <= _MOST_OF_A_GROUP:
+        return cuda_reasons(**inputs)
+    return [*cuda_reasons(**inputs), f"a group has {channels} channels, it takes at most {_MOST_OF_A_GROUP}"]
+
+
+def _cuda(**inputs: Any) -> Tensor:
+    return _on("cuda", **inputs)
+
+
+for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp", "group_norm_silu_cuda"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),

@@ -18,6 +18,7 @@ ROOT = HERE.parents[1]
 INCLUDE = ROOT / "csrc" / "include"
 CXX = os.environ.get("CXX", "g++")
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+ROOMS = [HERE / "hosted_cuda.py", HERE / "hosted_norms.py"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 
@@ -38,12 +39,12 @@ def test_bodies_are_right_on_the_host(tmp_path):
     library = tmp_path / "hosted.so"
     flags = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", *SANITIZERS]
     run([CXX, *flags, "-I", INCLUDE, "-x", "c++", HERE / "hosted_cuda.cpp", "-o", library])
-    asan = run([CXX, "-print-file-name=libasan.so"]).strip()
-    if not Path(asan).is_absolute():
+    preloaded = [run([CXX, f"-print-file-name={name}"]).strip() for name in ("libasan.so", "libstdc++.so")]
+    if not all(Path(path).is_absolute() for path in preloaded):
         pytest.skip(f"{CXX} brings no address sanitizer")
     run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "hosted_cuda.py"],
-        LD_PRELOAD=asan,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ROOMS],
+        LD_PRELOAD=" ".join(preloaded),  # without libstdc++ the sanitizer does not know how to throw
         ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0",
         UBSAN_OPTIONS="print_stacktrace=1",
         FASTDIFF_HOSTED=str(library),
@@ -57,6 +58,25 @@ needs_triton = pytest.mark.skipif(
 )
 #: Every tensor that a kernel may read or write, once: (loads, stores).
 ACCESSES = {"normal": (0, 1), "add_noise": (2, 2), "solver_step": (1 + 8 + 3, 2 + 2)}
+
+
+@needs_nvcc
+@needs_triton
+@pytest.mark.parametrize(
+    ("arch", "what", "kernels"),
+    [
+        (90, "uint16_t, 8, last", 3),
+        *(pytest.param(arch, "", 12, marks=pytest.mark.slow) for arch in machine.ARCHITECTURES),
+    ],
+)
+def test_machine_code_of_the_group_norm(arch, what, kernels):
+    """In packets of 16 bytes; the part kernel only reads."""
+    found = bodies.group_norm_facts(arch, what)
+    assert len(found) == kernels
+    for name, facts in found.items():
+        assert facts.stack == 0 and facts.local == 0, name
+        assert facts.registers * 512 <= machine.REGISTERS, name
+        assert facts.wide_loads >= 1 and (facts.wide_stores >= 1 or "part" in name), name
 
 
 @needs_nvcc
