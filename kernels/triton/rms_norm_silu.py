@@ -125,8 +125,11 @@ def tile_of(layout: Map, size: int, of_thread: int) -> Tile:
         size: bytes of an element.
         of_thread: elements of a thread.
     """
-    channels = power(layout.channels)
-    least = 1 if layout.last else (64 if channels <= 256 else 32 if channels <= 512 else 16) // size
+    channels, forward = power(layout.channels), of_thread == OF_THREAD
+    if layout.last:
+        least = 16 if forward else 1  # the factors are read once for so many pixels; the gradient keeps them
+    else:
+        least = (64 if channels <= 256 else 32 if forward or channels <= 512 else 16) // size
     pixels = min(max(128 * of_thread // channels, least), power(layout.pixels))
     return Tile(channels, pixels, min(16, max(1, channels * pixels // (32 * of_thread))))
 

@@ -22,4 +22,7 @@ SLOW += [f"codes {i}" for i, case in enumerate(codes.CASES) if case.op == "vq_ne
 @pytest.mark.parametrize("names", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_bytes_are_near_the_ideal(names):
     for name, (moved, ideal) in traffic.measured(*names).items():
-        assert ideal <= moved <= 1.10 * ideal, (name, moved / ideal)
+        case = norms.CASES[int(name.split()[1])] if name.startswith("norms") else None
+        # A gradient reads the statistics and sums as well, which tells on maps of 64 pixels.
+        allowed = 1.15 if case is not None and case.backward else 1.10
+        assert ideal <= moved <= allowed * ideal, (name, moved / ideal)
