@@ -44,3 +44,11 @@ ATTENTIONS = {
     "SD 1.5 text 2x8 4096x77 d40": (2, 8, 4096, 77, 40),
     "fashion 64x4 64x64 d24": (64, 4, 64, 64, 24),
 }
+#: 3x3 convolutions of stride 1 in google/ddpm-cifar10-32: size, input channels, output channels, how many.
+DDPM_CIFAR10_CONVS = (
+    *((32, 128, 128, 7), (32, 256, 128, 2), (32, 384, 128, 1), (32, 256, 256, 1)),
+    *((16, 128, 256, 1), (16, 256, 256, 7), (16, 384, 256, 1), (16, 512, 256, 2)),
+    *((8, 256, 256, 8), (8, 512, 256, 3), (4, 256, 256, 11), (4, 512, 256, 3)),
+)
+#: Size and channels of residual blocks of the same network.
+FUSED_CONVS = ((32, 128), (16, 256), (8, 256), (4, 256))

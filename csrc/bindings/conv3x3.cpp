@@ -7,8 +7,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kBlockTiles = 32, kFewTiles = 16;  // measured: docs/lab-conv3x3.md
-constexpr int64_t kChunk = 2;
+constexpr int64_t kBlockTiles = 32, kChunk = 2;  // measured: docs/lab-conv3x3.md
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -53,17 +52,15 @@ float* scratch_of(int64_t floats) {
 }
 
 // How many stretches a block takes and panels a chunk; whether threads share blocks. With few tiles every
-// block would be one thread's, so there they divide the output channels of one block after the other.
+// thread would read all weights for a small block of its own: there they divide the output channels instead.
 bool plan(Conv3x3Args& args) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   const int64_t threads = torch::stable::get_num_threads(), stretches = args.batch * cut.per_sample;
-  const int64_t tiles = args.batch * cut.rows * cut.columns;
-  const bool shared =
-      threads > 1 && tiles < kBlockTiles * threads && (tiles < 2 * kFewTiles || stretches < threads);
-  int64_t block = std::max<int64_t>(1, (shared ? 2 : 1) * kBlockTiles / cut.tiles);
-  if (!shared) block = std::min(block, ceil_div(stretches, threads));
-  args.block = std::min(std::max<int64_t>(1, stretches), block);
-  args.chunk = std::min<int64_t>(ceil_div(args.outs, 2 * cpu_kernels().lanes), kChunk);
+  const bool shared = threads > 1 && args.batch * cut.rows * cut.columns < kBlockTiles * threads;
+  const int64_t most = std::max<int64_t>(1, (shared ? 2 : 1) * kBlockTiles / cut.tiles);
+  const int64_t shares = shared ? 1 : threads, blocks = ceil_div(ceil_div(stretches, most), shares) * shares;
+  args.block = ceil_div(stretches, blocks);
+  args.chunk = std::min(ceil_div(args.outs, 2 * cpu_kernels().lanes), kChunk);
   return shared;
 }
 

@@ -122,12 +122,13 @@ struct Conv3x3 {
   void multiply_plain(const float* v, int64_t tiles, const float* weight, float* m, float* u) const {
     constexpr int side = Tile + 2;
     const int64_t size = depth * V * kLanes, share = 9 * size / (side * side);
-    transform_filters<Tile, Pair, V>(weight, depth, u);
+    const int64_t u_apart = size + 16;  // so that its positions do not all fall into one set of the cache
+    transform_filters<Tile, Pair, V>(weight, depth, u, u_apart);
     for (int i = 0; i < 2 * side; ++i) {
       const int64_t p = Winograd<Tile>::pairs[Pair][i / side] * side + i % side;
       const float* next = weight + 9 * size + (2 * side * Pair + i) * share;
-      multiply_panel<V>(v + p * apart, depth, tiles, u + i * size, depth, m + p * product_apart, width, next,
-                        4 * share);
+      multiply_panel<V>(v + p * apart, depth, tiles, u + i * u_apart, depth, m + p * product_apart, width,
+                        next, 4 * share);
     }
     if constexpr (2 * (Pair + 1) < side) multiply_plain<V, Pair + 1>(v, tiles, weight, m, u);
   }

@@ -120,9 +120,10 @@ static inline __attribute__((always_inline)) void transform_input(const float* x
   }
 }
 
-// Filters of a panel of V vectors, [tap][depth][V], to two rows of positions, [2 * side][depth][V].
+// Filters of a panel of V vectors, [tap][depth][V], to two rows of positions, [2 * side][depth][V], whose
+// positions are u_apart floats apart.
 template <int Tile, int Pair, int V>
-static void transform_filters(const float* g, int64_t depth, float* u) {
+static void transform_filters(const float* g, int64_t depth, float* u, int64_t u_apart) {
   constexpr int side = Winograd<Tile>::kSide;
   const int64_t apart = depth * V * kLanes;
   for (int64_t i = 0; i < apart; i += kLanes) {
@@ -135,10 +136,10 @@ static void transform_filters(const float* g, int64_t depth, float* u) {
     }
     Winograd<Tile>::filters(a, t);
 #pragma GCC unroll 6
-    for (int j = 0; j < side; ++j) store(u + i + j * apart, t[j]);
+    for (int j = 0; j < side; ++j) store(u + i + j * u_apart, t[j]);
     Winograd<Tile>::filters(b, t);
 #pragma GCC unroll 6
-    for (int j = 0; j < side; ++j) store(u + i + (side + j) * apart, t[j]);
+    for (int j = 0; j < side; ++j) store(u + i + (side + j) * u_apart, t[j]);
   }
 }
 

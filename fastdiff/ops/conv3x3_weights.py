@@ -25,6 +25,15 @@ _PACKED_TILE = {**TILE, "f43-lean": 1}
 _STRETCH_TILES = 16
 
 
+#: Algorithms whose packed weights take at most twice the weight's memory.
+_LOW_MEMORY = ("direct", "f23", "f43-lean")
+#: Measured on 2 cores with AVX-512: products a second and thread, bytes a second from memory, seconds per transformed
+#: filter and thread, tiles for which one transform serves.
+_FLOPS, _BYTES, _TRANSFORM, _LEAN_TILES = 1.3e11, 2.6e10, 4.1e-9, 32
+#: What the choice that is the same for every batch is made for.
+_USUAL_BATCH, _USUAL_THREADS = 4, 2
+
+
 class PackedWeight(NamedTuple):
     """A weight of `conv3x3`, made ready once for many calls.
 
@@ -106,10 +115,33 @@ def choose(
     """
     if memory not in ("default", "low"):
         raise ValueError(f"conv3x3.choose: memory must be 'default' or 'low', got {memory!r}")
-    tiles = (1 if batch is None else batch) * -(-height // 4) * -(-width // 4)
-    if in_channels < 16 or out_channels < 16:
-        return "direct"
-    return "f43" if tiles >= 16 and memory == "default" else "f23"
+    if batch is None:
+        batch, threads = _USUAL_BATCH, _USUAL_THREADS
+    elif threads is None:
+        threads = torch.get_num_threads()
+    filters = in_channels * out_channels
+    return min(
+        ALGORITHMS if memory == "default" else _LOW_MEMORY,
+        key=lambda name: _seconds(name, batch * _tiles(name, height, width), filters, threads),
+    )
+
+
+def _tiles(algorithm: str, height: int, width: int) -> int:
+    return -(-height // TILE[algorithm]) * -(-width // TILE[algorithm])
+
+
+def _seconds(algorithm: str, tiles: int, filters: int, threads: int) -> float:
+    """Predicted time: products, weights from memory, and their transform where it is done in the call.
+
+    It leaves out what the algorithms have in common; docs/lab-conv3x3.md holds it against measured times.
+    """
+    tile = TILE[algorithm]
+    products = 9 if tile == 1 else (tile + 2) ** 2
+    lean = algorithm == "f43-lean"
+    passes = max(1, tiles // _LEAN_TILES if tiles >= threads * _LEAN_TILES else 1) if lean else 0
+    multiplied = 2 * products * tiles * filters / (_FLOPS * threads)
+    read = 4 * (9 if lean else products) * filters / _BYTES
+    return multiplied + read + passes * filters * _TRANSFORM / threads
 
 
 def stretches(algorithm: str, height: int, width: int) -> int:

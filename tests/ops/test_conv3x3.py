@@ -236,9 +236,12 @@ def test_errors_name_what_is_wrong():
 
 
 def test_the_choice_is_known_and_may_ignore_the_batch():
-    assert choose(4, 128, 128, 32, 32) == "f43"
-    assert choose(4, 256, 256, 16, 16, memory="low") in ("f23", "direct")
+    assert choose(4, 128, 128, 32, 32, threads=2) == "f43"
+    assert choose(4, 256, 256, 16, 16, memory="low") in ("f23", "f43-lean", "direct")
     assert choose(None, 256, 256, 16, 16) in ALGORITHMS
-    assert choose(4, 3, 128, 32, 32) == "direct"
+    assert (
+        choose(1, 256, 256, 16, 16, threads=2) == "f43-lean"
+        and choose(1, 256, 256, 4, 4, threads=2) == "direct"
+    )
     assert stretches("f43", 17, 70) == 5 * 2 and stretches("f23", 17, 70) == 5 * 3
     assert reference.__doc__

@@ -81,7 +81,7 @@ static constexpr int64_t conv3x3_product_floats(const Conv3x3Args& args, int64_t
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   return conv3x3_positions(args.tile) * conv3x3_apart(args.block * cut.tiles, args.chunk * panel) +
          4 * args.chunk * panel +
-         (args.plain ? 2 * (args.tile + 2) * (args.channels + args.channels2) * panel : 0);
+         (args.plain ? 2 * (args.tile + 2) * ((args.channels + args.channels2) * panel + 16) : 0);
 }
 static constexpr int64_t conv3x3_strip_floats(const Conv3x3Args& args) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
