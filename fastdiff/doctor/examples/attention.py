@@ -21,7 +21,8 @@ def _heads(seed: int, batch: int, heads: int, rows: int, width: int, dtype: torc
     return normals(seed, batch, rows, heads * width, dtype=dtype).unflatten(2, (heads, width)).transpose(1, 2)
 
 
-def _arguments(size: tuple[int, int, int, int, int], dtype: torch.dtype, loud: float) -> Arguments:
+def attention_arguments(size: tuple[int, int, int, int, int], dtype: torch.dtype, loud: float) -> Arguments:
+    """q, k, v and the usual scale; `loud` is a factor of q, and so of the scores."""
     batch, heads, queries, keys, width = size
     q = _heads(0, batch, heads, queries, width, dtype) * loud
     k, v = (_heads(seed, batch, heads, keys, width, dtype) for seed in (1, 2))
@@ -34,9 +35,9 @@ def examples() -> Iterator[Example]:
     for size in _SMALL:
         for dtype in FLOATS:
             name = f"{'x'.join(map(str, size))} {short(dtype)}"
-            yield Example(name, partial(_arguments, size, dtype, 1.0), gradients=gradients)
-            yield Example(f"{name}, scores far apart", partial(_arguments, size, dtype, 20.0))
+            yield Example(name, partial(attention_arguments, size, dtype, 1.0), gradients=gradients)
+            yield Example(f"{name}, scores far apart", partial(attention_arguments, size, dtype, 20.0))
     for size in _REAL:
         for dtype in FLOATS:
             name = f"{'x'.join(map(str, size))} {short(dtype)}"
-            yield Example(name, partial(_arguments, size, dtype, 1.0), timed=True)
+            yield Example(name, partial(attention_arguments, size, dtype, 1.0), timed=True)
