@@ -124,7 +124,10 @@ def forget() -> None:
     _here.cache_clear()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def winner(op: str, shape_class: str, kind: str, index: int | None) -> str:
     """The fastest right backend of an op for a class of shapes on a device; empty where nobody has found out."""
     return _here(kind, index).get(op, {}).get(shape_class, "")
+
+
+# What `torch.compiler.assume_constant_result` sets; the decorator itself would import torch's compiler with fastdiff.
+winner._dynamo_marked_constant = True  # type: ignore[attr-defined]
