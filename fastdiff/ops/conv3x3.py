@@ -38,7 +38,16 @@ from . import dispatch, extension
 from .arguments import check_exactly, check_number, check_tensor, check_written, described, overlap
 from .channel_statistics import check_float_map, float32_on_cpu
 from .channel_statistics import reference as statistics_of
-from .conv3x3_weights import TILE, PackedWeight, check_algorithm, check_weight, choose, pack, stretches
+from .conv3x3_weights import (
+    TILE,
+    PackedWeight,
+    check_algorithm,
+    check_packed,
+    check_weight,
+    choose,
+    pack,
+    stretches,
+)
 from .feature_maps import dense_floats, plain_rows
 from .pixel_norms import check_second_map
 
@@ -170,6 +179,8 @@ def _last(x: Tensor | None) -> Tensor | None:
 
 def _packed(weight: Tensor | PackedWeight, algorithm: str, shape: tuple[int, int, int, int]) -> PackedWeight:
     if isinstance(weight, PackedWeight):
+        if not torch.compiler.is_compiling():
+            check_packed(_OP, weight)
         return weight
     if algorithm == "auto":
         algorithm = choose(shape[0], weight.shape[1], shape[1], shape[2], shape[3])

@@ -62,6 +62,15 @@ def check_weight(place: str, weight: Any) -> None:
         raise ValueError(f"{place}: weight must be (Cout, Cin, 3, 3), got {described(weight)}")
 
 
+def check_packed(place: str, packed: PackedWeight) -> None:
+    """A `ValueError` unless the data belong to a weight of this shape, packed for this algorithm."""
+    outs, channels = packed.weight.shape[:2]
+    floats = torch.ops.fastdiff.conv3x3_packed_floats(_PACKED_TILE[packed.algorithm], outs, channels)
+    if packed.data is None or packed.data.numel() != floats:
+        got = "none" if packed.data is None else f"{packed.data.numel()} numbers"
+        raise ValueError(f"{place}: weight must be what pack() gives, {floats} numbers of data, got {got}")
+
+
 def pack(weight: Tensor, algorithm: str) -> PackedWeight:
     """Make a weight ready for `conv3x3`.
 
