@@ -158,6 +158,8 @@ def _rms_norm(node: Node) -> Norm | None:
     ):
         return None
     source, order, dims, keep = below.args[0].args[:4]
+    if len(shape_of(x)) < 3:  # a matrix: weights that are normalised, not a map
+        return None
     if source is not x or not is_float_map(x) or order != 2 or list(dims or []) != [1] or not keep:
         return None
     return _with_factors(Norm(node, x, 0, None, None, below.args[1]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import fx
 
 from .fold import hoist
+from .fuse_attention import fuse_attention
 from .fuse_convs import fuse_convs
 from .fuse_norms import fuse_norms
 from .fuse_products import fuse_products, pointwise_to_linear
@@ -24,6 +25,7 @@ def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
         settings: of the program.
     """
     fuse_norms(graph)
+    fuse_attention(graph)
     pointwise_to_linear(graph, hoist(graph, weights))
     plain_views(graph)
     drop_no_ops(graph)

@@ -8,8 +8,11 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastdiff
+from fastdiff.engine.fuse_attention import fuse_attention
+from fastdiff.engine.normalise import normalise
 
 from .agreement import assert_equal, randomised
 from .spelled import BLOCKS, SpelledUNet
@@ -31,6 +34,13 @@ def test_spellings(spelling):
     compiled = torch.compile(net, backend="fastdiff")
     compare(net, compiled, (2, 3, 16, 12))
     compare(net, compiled, (3, 3, 16, 12), layout=torch.channels_last)
+
+
+def test_inference_mode_after_no_grad():
+    net = randomised(SpelledUNet("rms"))
+    compiled = torch.compile(net, backend="fastdiff")
+    for mode in ("no_grad", "inference_mode", "no_grad"):
+        compare(net, compiled, (2, 3, 9, 11), mode=mode)
 
 
 @pytest.mark.slow
@@ -80,3 +90,42 @@ def test_few_compilations_serve_all_batches_and_the_second_call_compiles_nothing
     for batch in range(1, 17):
         compare(net, compiled, (batch, 3, 8, 8))
     assert len(made) == count
+
+
+B, H, N, M, D = 2, 3, 7, 5, 4
+ATTENTIONS = {
+    "matmul": (
+        ((B, H, N, D), (B, H, M, D), (B, H, M, 6)),
+        lambda q, k, v: (torch.matmul(q * D**-0.5, k.transpose(-1, -2))).softmax(-1) @ v,
+    ),
+    "channels first": (
+        ((B, D, N), (B, D, M), (B, 6, M)),
+        lambda q, k, v: torch.einsum("qab,qdb->qda", torch.einsum("nca,ncb->nab", q, k / 2).softmax(2), v),
+    ),
+    "heads last": (
+        ((B, N, H, D), (B, M, H, D), (B, M, H, 6)),
+        lambda q, k, v: torch.einsum(
+            "bijh,bjhd->bihd", (torch.einsum("bihd,bjhd->bijh", q, k) * 0.5).softmax(2), v
+        ),
+    ),
+    "keys first": (
+        ((B, D, N), (B, D, M), (B, 6, M)),
+        lambda q, k, v: torch.einsum("bcs,bts->bct", v, torch.einsum("bcs,bct->bts", k, q).softmax(-1)),
+    ),
+    "over queries": (  # no attention: the softmax runs over the wrong letter
+        ((B, N, H, D), (B, M, H, D), (B, M, H, 6)),
+        lambda q, k, v: torch.einsum("bijh,bjhd->bihd", torch.einsum("bihd,bjhd->bijh", q, k).softmax(1), v),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attention_written_by_hand(name):
+    sizes, attend = ATTENTIONS[name]
+    q, k, v = (torch.randn(size) for size in sizes)
+    traced = make_fx(attend, pre_dispatch=True)(q, k, v)
+    normalise(traced.graph)
+    fuse_attention(traced.graph)
+    traced.recompile()
+    assert ("scaled_dot_product" in traced.code) == (name != "over queries")
+    torch.testing.assert_close(traced(q, k, v), attend(q, k, v))
