@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
+
+from fastdiff.doctor.judge import Verdict
+from fastdiff.doctor.judge import compare as usual
 
 from . import Arguments, Example, normals
 
@@ -35,6 +39,11 @@ def _arguments(batch: int, stretches: int, first: int, second: int, groups: int,
         },
         **{"scale": scale, "shift": shift},
     }
+
+
+def compare(arguments: Arguments, ours: Any, plain: Any, exact: Any) -> list[Verdict]:
+    """Three times torch's error: plain torch computes in float64 here and rounds once, which no float32 pass can."""
+    return usual(ours, plain, exact, 3.0)
 
 
 def examples() -> Iterator[Example]:
