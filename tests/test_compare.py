@@ -73,6 +73,6 @@ def test_of_several_runs_the_middle_one_counts():
 @pytest.mark.slow
 def test_two_commits_by_worktree(tmp_path):
     """HEAD against itself: built twice, measured in turns, nothing left behind."""
-    old, new = compare.of_commits("HEAD", "HEAD~0", "bench_ops.py", 1)
+    old, new = compare.of_commits("HEAD", "HEAD~0", "bench_solver_step.py", 1)
     changes, lone = compare.compared(old, new)
     assert changes and not lone
