@@ -146,8 +146,9 @@ def _seconds(algorithm: str, tiles: int, filters: int, threads: int) -> float:
     """
     tile = TILE[algorithm]
     products = 9 if tile == 1 else (tile + 2) ** 2
-    lean = algorithm == "f43-lean"
-    passes = max(1, tiles // _LEAN_TILES if tiles >= threads * _LEAN_TILES else 1) if lean else 0
+    lean, passes = algorithm == "f43-lean", 0
+    if lean:
+        passes = 1 if tiles < threads * _LEAN_TILES else tiles // _LEAN_TILES
     multiplied = 2 * products * tiles * filters / (_FLOPS * threads)
     read = 4 * (9 if lean else products) * filters / _BYTES
     return multiplied + read + passes * filters * _TRANSFORM / threads
