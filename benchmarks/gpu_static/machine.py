@@ -108,7 +108,9 @@ def facts(build: Build, architecture: int) -> Facts:
     kernel = compiled(build, architecture)
     registers, stack, _ = resources(kernel.asm["cubin"])
     found = re.findall(r"\b(ld|st)\.global(?:\.[a-zA-Z:]+\w*)*?(?:\.v(\d))?\.b(\d+)", kernel.asm["ptx"])
-    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global[^;]*?, (?:0x)?(\w+)(?:, \w+)?;", kernel.asm["ptx"])
+    copies = re.findall(
+        r"cp\.async\.c[ag]\.shared\.global[^;]*?, (?:0x)?(\w+)(?:, %?\w+)?;", kernel.asm["ptx"]
+    )
     accesses = [(op, int(n or 1) * int(bits) // 8) for op, n, bits in found]
     accesses += [("ld", int(size, 16)) for size in copies]
     code = disassembled(kernel.asm["cubin"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from . import bodies, codes, machine, norms, steps, traffic
+from . import attention, bodies, codes, machine, norms, steps, traffic
 
 HEAD = """# GPU kernels, static facts
 
@@ -59,6 +59,17 @@ def report() -> str:
         "| op | case | direction | ideal | bytes | / ideal |",
         "|---|---|---|---|---|---|",
         *traffic.table(),
+    ]
+    lines += [
+        "",
+        "## Triton: attention",
+        "",
+        "Width: of a head; tile: rows that a program owns x rows of a step (linear_attention: x columns); loads: those "
+        "of 128 bits of all.",
+        "",
+        "| kernel | width | type | architecture | tile | registers | stack | shared | resident | loads | products |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *attention.table(),
     ]
     lines += [
         "",

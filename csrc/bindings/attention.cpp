@@ -15,11 +15,7 @@ void attention(Tensor out, OptionalTensor log_sums, Tensor q, Tensor k, Tensor v
   args.out = matrices_of(out, "out");
   STD_TORCH_CHECK(same_heads(q, k) && same_heads(q, v) && same_heads(q, out),
                   "attention: q, k, v and out must have the same leading dimensions");
-  STD_TORCH_CHECK(args.q.width == args.k.width && args.q.width > 0, "attention: q must be as wide as k");
-  STD_TORCH_CHECK(args.k.rows == args.v.rows && args.k.rows > 0,
-                  "attention: k and v must have equally many rows");
-  STD_TORCH_CHECK(args.out.rows == args.q.rows && args.out.width == args.v.width && args.out.step == 1,
-                  "attention: out must be (..., rows of q, width of v), rows dense");
+  check_attention(args.q, args.k, args.v, args.out, "attention");
   STD_TORCH_CHECK(!overlap(out, q) && !overlap(out, k) && !overlap(out, v),
                   "attention: out must not share memory with an input");
   args.out_data = out.mutable_data_ptr();

@@ -36,6 +36,15 @@ inline bool same_heads(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+// What softmax(q k^T) v asks of the four matrices; out has dense rows.
+inline void check_attention(const Matrices& q, const Matrices& k, const Matrices& v, const Matrices& out,
+                            const char* op) {
+  STD_TORCH_CHECK(q.width == k.width && q.width > 0, op, ": q must be as wide as k");
+  STD_TORCH_CHECK(k.rows == v.rows && k.rows > 0, op, ": k and v must have equally many rows");
+  STD_TORCH_CHECK(out.rows == q.rows && out.width == v.width && out.step == 1, op,
+                  ": out must be (..., rows of q, width of v), rows dense");
+}
+
 // Scratch memory of one thread, aligned to cache lines.
 class Scratch {
  public:

@@ -8,6 +8,7 @@ from .channel_statistics import channel_statistics
 from .conv3x3 import NormFactors, conv3x3
 from .dispatch import use_backend
 from .group_norm_silu import group_norm_silu
+from .linear_attention import linear_attention
 from .norm_factors import norm_factors
 from .normal import normal
 from .pixel_norms import pixel_norms
@@ -23,6 +24,7 @@ __all__ = [
     "channel_statistics",
     "conv3x3",
     "group_norm_silu",
+    "linear_attention",
     "norm_factors",
     "normal",
     "pixel_norms",

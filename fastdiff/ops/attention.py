@@ -7,7 +7,7 @@ bfloat16 (float64: torch backend), in any strides; there may be more keys than q
 out is (..., N, E) in their dtype. Scores and sums are float32.
 
 The C++ kernel is taken where `attention_choice` says that it was measured to be faster than torch's own attention, the
-Triton kernels only where they are forced: on a GPU torch's own attention runs until somebody has timed ours there.
+Triton kernels where `fastdiff doctor` has found them the fastest on this device; until then a GPU runs torch's own.
 """
 
 from __future__ import annotations
@@ -19,12 +19,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import attention_choice, dispatch, extension
-from .arguments import FLOATS, check_tensor, described, wants_gradient
+from . import attention_choice, device, dispatch, extension
+from .arguments import wants_gradient
+from .attention_inputs import (
+    check,
+    cpp_reasons,
+    four_dimensions,
+    gradients_through,
+    output_like,
+    triton_reasons,
+)
 
 _OP = "attention"
 #: Up to this many keys, a CPU computes attention (and its gradient) faster by plain products.
 _FEW = 64
+_WIDEST = 1024
 
 
 def reference(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -43,45 +52,26 @@ def _torch(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def _check(inputs: Mapping[str, Any]) -> None:
-    q, k, v = (inputs[name] for name in ("q", "k", "v"))
-    for name, value in (("q", q), ("k", k), ("v", v)):
-        check_tensor(_OP, name, value)
-        if value.dim() < 2 or value.dtype not in (*FLOATS, torch.float64):
-            wanted = "float32, float16, bfloat16 or float64 (..., rows, width)"
-            raise TypeError(f"{_OP}: {name} must be {wanted}, got {described(value)}")
-        if value.dtype != q.dtype or value.device != q.device or value.shape[:-2] != q.shape[:-2]:
-            wanted = f"{q.dtype} on {q.device} with the leading dimensions of q, {tuple(q.shape[:-2])}"
-            raise ValueError(f"{_OP}: {name} must be {wanted}, got {described(value)}")
-    if 0 in k.shape[-2:] or k.shape[-1] != q.shape[-1]:
-        wanted = f"(..., at least 1, {q.shape[-1]}), as wide as q"
-        raise ValueError(f"{_OP}: k must be {wanted}, got {described(k)}")
-    if v.shape[-2] != k.shape[-2]:
-        raise ValueError(f"{_OP}: v must have the {k.shape[-2]} rows of k, got {described(v)}")
-    if not isinstance(inputs["scale"], (int, float)):
-        raise TypeError(f"{_OP}: scale must be a number, got {type(inputs['scale']).__name__}")
+    check(_OP, inputs)
 
 
 def _cpp_reasons(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> list[str]:
-    reasons = []
-    for name, value in (("q", q), ("k", k), ("v", v)):
-        if not value.is_cpu:
-            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
-        if value.dtype not in FLOATS:
-            reasons.append(f"{name} is {value.dtype}, it computes in float32")
-    if q.dim() > 8:
-        reasons.append(f"q has {q.dim()} dimensions, it takes at most 8")
+    reasons = cpp_reasons(q, k, v)
     if not reasons and dispatch.forced_backend() != "cpp":
         reasons += attention_choice.reasons(q, k, v, wants_gradient(q, k, v))
     return reasons
 
 
-def output_like(q: Tensor, v: Tensor) -> Tensor:
-    """An uninitialised (..., N, E), with heads beside each other for each row where q (B, heads, N, D) has them so."""
-    shape = (*q.shape[:-1], v.shape[-1])
-    if q.dim() == 4 and q.stride(1) < q.stride(2):
-        b, heads, rows, width = shape
-        return q.new_empty((b, rows, heads, width)).transpose(1, 2)
-    return q.new_empty(shape)
+def _triton_reasons(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> list[str]:
+    return triton_reasons(q, k, v, _WIDEST)
+
+
+def _shape_class(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> str:
+    """Numbers of heads, queries and keys rounded up to powers of two, the width as it is, and the dtype."""
+    heads = q.numel() // max(1, q.shape[-2] * q.shape[-1])
+    sizes = "x".join(str(1 << max(0, n - 1).bit_length()) for n in (heads, q.shape[-2], k.shape[-2]))
+    gradient = " with gradient" if wants_gradient(q, k, v) else ""
+    return f"{sizes} of {q.shape[-1]} {q.dtype}{gradient}"
 
 
 class _Differentiable(torch.autograd.Function):
@@ -95,13 +85,45 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        saved, again = ctx.saved_tensors, torch.is_grad_enabled()
-        with torch.enable_grad():
-            q, k, v = (t if again else t.detach().requires_grad_(t.requires_grad) for t in saved)
-            out = (reference if again else _torch)(q=q, k=k, v=v, scale=ctx.scale)
-            wanted = [t for t in (q, k, v) if t.requires_grad]
-            found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=again))
-        return *(next(found) if t.requires_grad else None for t in (q, k, v)), None
+        formula = reference if torch.is_grad_enabled() else _torch
+        return *gradients_through(formula, ctx.saved_tensors, ctx.scale, gradient), None
+
+
+class _DifferentiableTriton(torch.autograd.Function):
+    """The Triton kernels; a second gradient is that of the reference."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        statistics = q.new_empty((*q.shape[:-2], 2, q.shape[-2]), dtype=torch.float32)
+        out = _forward_triton(q, k, v, scale, statistics)
+        ctx.save_for_backward(q, k, v, out, statistics)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *inputs, out, statistics = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return *gradients_through(reference, tuple(inputs), ctx.scale, gradient), None
+        found = [output_like(t, t) for t in inputs]
+        views = map(four_dimensions, (*found, gradient, out, statistics, *inputs))
+        torch.ops.fastdiff.attention_backward_triton(*views, ctx.scale)
+        return *found, None
+
+
+def _forward_triton(q: Tensor, k: Tensor, v: Tensor, scale: float, statistics: Tensor | None) -> Tensor:
+    from ..kernels import attention as _  # noqa: F401 (registers the ops)
+
+    out = output_like(q, v)
+    ours, theirs = four_dimensions(out), map(four_dimensions, (q, k, v))
+    torch.ops.fastdiff.attention_triton(ours, statistics, *theirs, scale)
+    return out
+
+
+def _triton(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    if wants_gradient(q, k, v):
+        return _DifferentiableTriton.apply(q, k, v, scale)
+    return _forward_triton(q, k, v, scale, None)
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -119,6 +141,7 @@ def _cpp(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 extension.register_fake("attention_cpp")
 _BACKENDS = dispatch.register(
     _OP,
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON, shape_class=_shape_class),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", _torch, lambda **_: []),
 )

@@ -22,7 +22,9 @@ needs_triton = pytest.mark.skipif(
 
 
 @needs_triton
-@pytest.mark.parametrize("room", ["interpreted_triton", "interpreted_norms", "interpreted_vq"])
+@pytest.mark.parametrize(
+    "room", ["interpreted_triton", "interpreted_norms", "interpreted_vq", "interpreted_attention"]
+)
 def test_kernels_are_right_in_the_interpreter(room):
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / f"{room}.py")],

@@ -1,4 +1,4 @@
-// Arguments of attention; see fastdiff/ops/attention.py.
+// Arguments of attention and linear_attention; see their files in fastdiff/ops.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,42 @@ inline int64_t attention_units(const AttentionArgs& args) {
 }
 constexpr int kAttentionChunk = 256;  // keys whose scores are held at a time
 
+// Whether values are copied into rows beside each other: where they are no such rows of float32, and where
+// rows lie so far apart that many of them share a set of the first cache.
+inline bool attention_packs_values(const AttentionArgs& args) {
+  const int64_t stride = args.v.row_stride;
+  return !args.v.plain() || (stride != args.v.width && stride % 128 == 0);
+}
+
 // Floats of scratch memory, 64-byte aligned, that one thread needs.
 inline int64_t attention_scratch(const AttentionArgs& args) {
   const int64_t keys = args.k.rows + 64, tile = kAttentionQueries * (args.q.width + args.v.width + 2);
-  const int64_t values = args.v.plain() ? 0 : keys * (args.v.width + 16);
+  const int64_t values = attention_packs_values(args) ? keys * (args.v.width + 16) : 0;
   return keys * args.q.width + values + kAttentionGroup * tile + (kAttentionChunk + 64) * kAttentionQueries +
          256;
+}
+
+// out = softmax(q over its columns) (softmax(k over its rows)^T v) scale for each head.
+struct LinearAttentionArgs {
+  Matrices q, k, v, out;
+  float scale = 1.0f;
+  void* out_data = nullptr;
+  float* contexts = nullptr;  // (heads, blocks, D, kAttentionQueries)
+};
+
+constexpr int64_t kLinearQueries = 256;  // of a unit of work
+// Floats from row to row of packed keys, and blocks of columns of v.
+inline int64_t linear_attention_pitch(int64_t width) {
+  return (width + 15) / 16 * 16;
+}
+inline int64_t linear_attention_blocks(const LinearAttentionArgs& args) {
+  return (args.v.width + kAttentionQueries - 1) / kAttentionQueries;
+}
+inline int64_t linear_attention_context_size(const LinearAttentionArgs& args) {
+  return linear_attention_blocks(args) * args.k.width * kAttentionQueries;
+}
+inline int64_t linear_attention_scratch(const LinearAttentionArgs& args) {
+  return 64 * (linear_attention_pitch(args.k.width) + kAttentionQueries) + 20 * args.k.width + 1024;
 }
 
 }  // namespace fastdiff

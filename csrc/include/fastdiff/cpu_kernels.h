@@ -73,21 +73,23 @@ struct VqCodeSumsArgs {
 
 // Every kernel, with its arguments; the last two are the range of tiles or rows to work on. The one list of
 // them.
-#define FASTDIFF_CPU_KERNELS(ENTRY)                                                     \
-  ENTRY(normal, (const NormalArgs&, int64_t, int64_t))                                  \
-  ENTRY(add_noise, (const AddNoiseArgs&, int64_t, int64_t))                             \
-  ENTRY(solver_step, (const SolverStepArgs&, int64_t, int64_t))                         \
-  ENTRY(group_norm_silu, (const GroupNormArgs&, Phase, int64_t, int64_t))               \
-  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, Phase, int64_t, int64_t))      \
-  ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))          \
-  ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t)) \
-  ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))           \
-  ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))                        \
-  ENTRY(attention, (const AttentionArgs&, float* scratch, int64_t, int64_t))            \
-  ENTRY(conv3x3, (const Conv3x3Args&, Conv3x3Phase, float* scratch, int64_t, int64_t))  \
-  ENTRY(conv3x3_pack, (const Conv3x3PackArgs&, int64_t, int64_t))                       \
-  ENTRY(channel_statistics, (const ChannelStatisticsArgs&, int64_t, int64_t))           \
-  ENTRY(pixel_norms, (const PixelNormsArgs&, int64_t, int64_t))                         \
+#define FASTDIFF_CPU_KERNELS(ENTRY)                                                               \
+  ENTRY(normal, (const NormalArgs&, int64_t, int64_t))                                            \
+  ENTRY(add_noise, (const AddNoiseArgs&, int64_t, int64_t))                                       \
+  ENTRY(solver_step, (const SolverStepArgs&, int64_t, int64_t))                                   \
+  ENTRY(group_norm_silu, (const GroupNormArgs&, Phase, int64_t, int64_t))                         \
+  ENTRY(group_norm_silu_backward, (const GroupNormArgs&, Phase, int64_t, int64_t))                \
+  ENTRY(rms_norm_silu, (const RmsNormArgs&, float* scratch, int64_t, int64_t))                    \
+  ENTRY(rms_norm_silu_backward, (const RmsNormArgs&, float* scratch, int64_t, int64_t))           \
+  ENTRY(vq_nearest, (const VqNearestArgs&, float* scratch, int64_t, int64_t))                     \
+  ENTRY(vq_code_sums, (const VqCodeSumsArgs&, int64_t, int64_t))                                  \
+  ENTRY(attention, (const AttentionArgs&, float* scratch, int64_t, int64_t))                      \
+  ENTRY(linear_attention_context, (const LinearAttentionArgs&, float* scratch, int64_t, int64_t)) \
+  ENTRY(linear_attention, (const LinearAttentionArgs&, float* scratch, int64_t, int64_t))         \
+  ENTRY(conv3x3, (const Conv3x3Args&, Conv3x3Phase, float* scratch, int64_t, int64_t))            \
+  ENTRY(conv3x3_pack, (const Conv3x3PackArgs&, int64_t, int64_t))                                 \
+  ENTRY(channel_statistics, (const ChannelStatisticsArgs&, int64_t, int64_t))                     \
+  ENTRY(pixel_norms, (const PixelNormsArgs&, int64_t, int64_t))                                   \
   ENTRY(norm_factors, (const NormFactorsArgs&, int64_t, int64_t))
 
 #define FASTDIFF_POINTER(NAME, ARGUMENTS) void(*NAME) ARGUMENTS;

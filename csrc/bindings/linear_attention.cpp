@@ -1,0 +1,45 @@
+// fastdiff::linear_attention_cpp, the C++ backend of fastdiff/ops/linear_attention.py.
+#include "fastdiff/attention.h"
+#include "fastdiff/cpu_kernels.h"
+#include "matrices.h"
+
+namespace fastdiff {
+namespace {
+
+void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale) {
+  LinearAttentionArgs args;
+  args.q = matrices_of(q, "q");
+  args.k = matrices_of(k, "k");
+  args.v = matrices_of(v, "v");
+  args.out = matrices_of(out, "out");
+  check_attention(args.q, args.k, args.v, args.out, "linear_attention");
+  STD_TORCH_CHECK(same_heads(q, k) && same_heads(q, v) && same_heads(q, out),
+                  "linear_attention: q, k, v and out must have the same leading dimensions");
+  STD_TORCH_CHECK(!overlap(out, q) && !overlap(out, k) && !overlap(out, v),
+                  "linear_attention: out must not share memory with an input");
+  args.out_data = out.mutable_data_ptr();
+  args.scale = static_cast<float>(scale);
+  if (out.numel() == 0) return;
+  const Scratch contexts(args.q.count * linear_attention_context_size(args));
+  args.contexts = contexts.data();
+  const auto run = [&args](auto kernel, int64_t units) {
+    torch::stable::parallel_for(0, units, 1, [&args, kernel](int64_t begin, int64_t end) {
+      const Scratch scratch(linear_attention_scratch(args));
+      kernel(args, scratch.data(), begin, end);
+    });
+  };
+  run(cpu_kernels().linear_attention_context, args.q.count);
+  run(cpu_kernels().linear_attention, args.q.count * ((args.q.rows + kLinearQueries - 1) / kLinearQueries));
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
+  m.def("linear_attention_cpp(Tensor(a!) out, Tensor q, Tensor k, Tensor v, float scale) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
+  m.impl("linear_attention_cpp", TORCH_BOX(&linear_attention));
+}
+
+}  // namespace fastdiff
