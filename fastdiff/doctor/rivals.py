@@ -51,7 +51,7 @@ def _solver_step(
 
 def _vq_nearest(*, z: Tensor, codebook: Tensor, **_: Any) -> object:
     distance, index = torch.cdist(z, codebook).min(1)
-    return codebook[index], distance.square(), torch.bincount(index, minlength=codebook.shape[0])
+    return index, codebook[index], distance.square(), torch.bincount(index, minlength=codebook.shape[0])
 
 
 def _vq_code_sums(*, z: Tensor, index: Tensor, codes: int) -> object:
