@@ -91,7 +91,7 @@ struct Workspace {
 
 static void begin(const AttentionArgs& args, const Matrix& q, int64_t first, const Tile& tile) {
   for (int v = 0; v < kAttentionQueries; v += kLanes)
-    pack(q, first + v, lanes_left(args.q.rows, first + v), args.scale * kLog2E, tile.q + v,
+    pack(q, first + v, lanes_left(args.q.rows, first + v), args.scale < 0.0f ? -1.0f : 1.0f, tile.q + v,
          kAttentionQueries);
   for (int v = 0; v < kAttentionQueries; v += kLanes) {
     store(tile.top + v, broadcast(-__builtin_inff()));
@@ -100,32 +100,43 @@ static void begin(const AttentionArgs& args, const Matrix& q, int64_t first, con
   }
 }
 
+// What a difference of scores, which carry no more of the scale than its sign, is multiplied by to be an
+// exponent of 2. In front of the difference its rounding would count as often as the scores are large. Never
+// 0: no scores are infinitely far apart.
+static float steepness(float scale) {
+  const float positive = __builtin_fabsf(scale) * kLog2E;
+  return positive < 1e-30f ? 1e-30f : positive;
+}
+
 // From scores to powers; corrects what earlier chunks left for the new maxima `top`.
-static void soften(float* scores, int64_t keys, const float* top, int64_t width, const Tile& tile) {
+static void soften(const AttentionArgs& args, float* scores, int64_t keys, const float* top,
+                   const Tile& tile) {
+  const float slope = steepness(args.scale);
   for (int v = 0; v < kTileQueries; v += kLanes) {
     const Floats most = load(top + v), before = load(tile.top + v);
     Floats sums[2] = {};
     float* p = scores + v;
     int64_t i = 0;
     for (; i + 2 <= keys; i += 2, p += 2 * kAttentionQueries) {
-      const Floats a = power_of_two(load(p) - most), b = power_of_two(load(p + kAttentionQueries) - most);
+      const Floats a = power_of_two((load(p) - most) * slope);
+      const Floats b = power_of_two((load(p + kAttentionQueries) - most) * slope);
       store(p, a);
       store(p + kAttentionQueries, b);
       sums[0] += a;
       sums[1] += b;
     }
     if (i < keys) {
-      const Floats a = power_of_two(load(p) - most);
+      const Floats a = power_of_two((load(p) - most) * slope);
       store(p, a);
       sums[0] += a;
     }
-    const Floats factor = power_of_two(before - most);
+    const Floats factor = power_of_two((before - most) * slope);
     store(tile.sum + v, load(tile.sum + v) * factor + (sums[0] + sums[1]));
     store(tile.top + v, most);
     bool same = true;
     for (int lane = 0; lane < kLanes; ++lane) same &= factor[lane] == 1.0f;
     if (same) continue;
-    for (int64_t d = 0; d < width; ++d) {
+    for (int64_t d = 0; d < args.v.width; ++d) {
       float* const out = tile.out + d * kAttentionQueries + v;
       store(out, load(out) * factor);
     }
@@ -148,7 +159,7 @@ static void walk(const AttentionArgs& args, const Workspace& work, int64_t first
                                         top);
       });
     }
-    soften(work.scores, keys, top, args.v.width, tile);
+    soften(args, work.scores, keys, top, tile);
     const float* const values = work.values + first * work.value_stride;
     const int64_t width = args.v.width, blocks = (width + kRows - 1) / kRows;
     for (int64_t block = 0; block < blocks; ++block) {
@@ -186,7 +197,7 @@ static void write(const AttentionArgs& args, int64_t head, int64_t first, const 
     }
     for (int i = 0; args.log_sums && i < count; ++i)
       args.log_sums[head * args.q.rows + first + v + i] =
-          tile.top[v + i] * kLn2 + __builtin_logf(tile.sum[v + i]);
+          tile.top[v + i] * __builtin_fabsf(args.scale) + __builtin_logf(tile.sum[v + i]);
   }
 }
 

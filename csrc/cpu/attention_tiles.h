@@ -11,7 +11,7 @@ namespace fastdiff::FASTDIFF_ISA {
 constexpr int kRows = kLanes == 16 ? 14 : kLanes == 8 ? 6 : 4;  // accumulators + 3 vectors fill the registers
 constexpr int kVectors = 2;
 constexpr int kPitch = kAttentionQueries;  // floats between rows of a tile
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+constexpr float kLog2E = 1.44269504f;
 
 template <int n>
 struct Number {

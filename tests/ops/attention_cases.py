@@ -48,7 +48,7 @@ def make(case: dict[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor]:
     def drawn(rows: int) -> torch.Tensor:
         x = torch.from_numpy(generator.normal(size=(case["batch"], case["heads"], rows, case["width"])))
         if case["values"] == "loud":
-            x *= 4
+            x *= 12
         if case["values"] == "far from zero":
             x += 20
         return laid_out(x.to(case["dtype"]), case["layout"])
