@@ -55,11 +55,8 @@ def seed_list(seed: int, num: int, seeds: Seeds | None = None) -> Sequence[int]:
         if isinstance(num, bool) or not isinstance(num, int) or num < 1:
             raise ValueError(f"seeds: num must be an integer >= 1, got {num!r}")
         return _checked(range(_integer(seed), _integer(seed) + num), "seeds")
-    values = (
-        [int(s) % _LIMIT for s in seeds.tolist()]
-        if isinstance(seeds, Tensor)
-        else [_integer(s) for s in seeds]
-    )
+    given = _int64(seeds).tolist() if isinstance(seeds, Tensor) else seeds
+    values = [s % _LIMIT for s in given] if isinstance(seeds, Tensor) else [_integer(s) for s in given]
     if not values or len(values) != num:
         raise ValueError(f"seeds: seeds must have num = {num} entries and at least one, got {len(values)}")
     return _checked(values, "seeds")
@@ -114,9 +111,16 @@ def uniform(
 
 def _as_tensor(seeds: Seeds, device: torch.device | str | None) -> Tensor:
     if isinstance(seeds, Tensor):
-        return seeds.to(device=device or seeds.device)
+        return _int64(seeds).to(device=device or seeds.device)
     values = list(seeds)
     return seed_tensor(num=len(values), seeds=values, device=device)
+
+
+def _int64(seeds: Tensor) -> Tensor:
+    """Seeds as a tensor, where they are the bits of 64-bit numbers."""
+    if seeds.dtype != torch.int64 or seeds.ndim != 1:
+        raise TypeError(f"seeds: seeds must be int64 (num,), got {seeds.dtype} {tuple(seeds.shape)}")
+    return seeds
 
 
 def _integer(seed: object) -> int:

@@ -44,6 +44,15 @@ class Schedule:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Schedule: is immutable, cannot set {name}")
 
+    def __copy__(self) -> Schedule:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Schedule.from_config, (self.to_config(),)
+
     @classmethod
     def _build(cls, **fields: Any) -> Schedule:
         self = object.__new__(cls)

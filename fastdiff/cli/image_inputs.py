@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +77,7 @@ def _from_npz(path: Path, option: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as read:
             pixels: np.ndarray = read["arr_0"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"sample: {option} must hold an array arr_0, got {path}: {error}") from None
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) == 0:
         raise ValueError(
@@ -107,6 +109,8 @@ def _picture(path: Path, channels: int, option: str) -> Any:
         raise ValueError(f"sample: {option} must be an .npz for a model of {channels} channels, got {path}")
     try:
         with Image.open(path) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise ValueError(f"pixels have more than 8 bits (mode {opened.mode})")
             pixels = np.asarray(opened.convert("L" if channels == 1 else "RGB"), np.uint8)
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"sample: {option} must be a readable picture, got {path}: {error}") from None

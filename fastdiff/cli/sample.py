@@ -151,6 +151,10 @@ def run(options: SampleOptions) -> dict[str, Any]:
     wanted = _wanted(options, cycle, model)
     left = wanted.without(_existing(options.out, wanted.seeds)) if options.resume else wanted
     table = step_table(model, options.steps, **wanted.only([0]).arguments(), **_arguments(options))
+    if options.init is not None and options.start is None and options.mask is None and table.start[1] != 0:
+        raise ValueError(
+            "sample: --init must go with --start or --mask, or --solver ddim_inverse, got it alone"
+        )
     started = time.perf_counter()
     files = _write(options, model, left, len(cycle or ())) if left.seeds else []
     seconds = time.perf_counter() - started

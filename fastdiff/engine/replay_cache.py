@@ -61,6 +61,13 @@ class ReplayCache(Generic[Entry]):
                 self._entries.popitem(last=False)
             return self._entries[place][1]
 
+    def find(self, key: Hashable, modules: Sequence[nn.Module]) -> Entry | None:
+        """The entry of `key`, if there is one."""
+        with self._lock:
+            self._drop_dead()
+            found = self._entries.get((tuple(id(module) for module in modules), key))
+            return None if found is None else found[1]
+
     def drop(self, entry: Entry) -> None:
         """Forget one entry, if it is there."""
         with self._lock:

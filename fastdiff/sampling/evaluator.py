@@ -48,23 +48,29 @@ class Evaluator:
         scale: float | Tensor = 1.0,
     ) -> Pair:
         """(m, m_u) at states x (B, ...) and times t (B,); networks see scale * x; m_u is None unless `guided`."""
-        pairs = [
-            self._evaluate(x[piece], t[piece], self._inputs(x_self_cond, piece), piece, guided, scale)
-            for piece in self._pieces(len(x))
-        ]
-        if len(pairs) == 1:
-            return pairs[0]
+        if not self.one_by_one:
+            whole = slice(None)
+            return self._evaluate(x, t, self._inputs(x_self_cond, whole), whole, guided, scale)
+        pairs = []
+        for piece in self._pieces(len(x)):
+            m, m_u = self._evaluate(
+                x[piece], t[piece], self._inputs(x_self_cond, piece), piece, guided, scale
+            )
+            pairs.append(
+                (m.clone(), None if m_u is None else m_u.clone())
+            )  # a network may use one output again
         return torch.cat([m for m, _ in pairs]), torch.cat(
             [u for _, u in pairs if u is not None]
         ) if guided else None
 
     def _pieces(self, batch: int) -> Iterator[slice]:
-        size = 1 if self.one_by_one else batch
-        return (slice(i, i + size) for i in range(0, batch, size))
+        return (slice(i, i + 1) for i in range(batch))
 
     def _inputs(self, x_self_cond: Tensor | None, piece: slice) -> dict[str, Tensor]:
         more = {name: value[piece] for name, value in self.inputs.items()}
-        return more if x_self_cond is None else {**more, "x_self_cond": self._cast(x_self_cond[piece])}
+        return (
+            more if x_self_cond is None else {**more, "x_self_cond": self._cast(x_self_cond[piece]).clone()}
+        )
 
     def _evaluate(
         self,
@@ -89,7 +95,9 @@ class Evaluator:
 
     def _call(self, net: Callable[..., Tensor], x: Tensor, t: Tensor, more: dict[str, Tensor]) -> Tensor:
         with self._precision(x.device.type):
-            m = net(x, t, **more)
+            m = net(
+                x.clone(), t, **more
+            )  # the state is updated in place; a network may change or keep what it gets
         check_output(m, x)
         return m
 

@@ -108,6 +108,9 @@ def checked_cond(cond: Cond | None, num: int) -> dict[str, Tensor]:
     if cond is None:
         return {}
     named = cond if isinstance(cond, Mapping) else {"cond": cond}
+    taken = sorted({"x", "t", "labels", "x_self_cond"} & set(named))
+    if taken:
+        raise ValueError(f"sample: cond must not hold {', '.join(taken)}, which the network gets otherwise")
     for name, value in named.items():
         if not isinstance(value, Tensor):
             raise TypeError(
@@ -130,6 +133,8 @@ def checked_image(image: Tensor | None, name: str, num: int, shape: tuple[int, .
         return None
     if not isinstance(image, Tensor):
         raise TypeError(f"sample: {name} must be a tensor, got {type(image).__name__}")
+    if name == "x_init" and not image.is_floating_point():
+        raise TypeError(f"sample: x_init must be floating point in the range of the data, got {image.dtype}")
     try:
         spread = image.expand(num, *shape)
     except RuntimeError:

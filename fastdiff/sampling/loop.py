@@ -166,19 +166,13 @@ def _outputs(task: Run, buffers: Buffers, at: Position) -> dict[str, Tensor | No
     x, told = buffers.x, buffers.x0 if task.self_condition else None
     scale = at.value("c_in") if at.kind.scaled else 1.0
     m, m_u = task.evaluate(x, at.t, told, guided=at.kind.guided, scale=scale)
-    mean, variance = split_variance(_apart(m, buffers), x.shape[1], x.dtype)
-    other = None if m_u is None else split_variance(_apart(m_u, buffers), x.shape[1], x.dtype)[0]
+    mean, variance = split_variance(m, x.shape[1], x.dtype)
+    other = None if m_u is None else split_variance(m_u, x.shape[1], x.dtype)[0]
     given = {"m": mean, "m_u": other, "v": variance, "x0_out": buffers.x0}
     columns = None if task.adapt is None else task.adapt(at, x, mean, other)
     if columns is None:
         return given
     return {**given, "per_sample": columns, "m_u": mean if other is None else other}
-
-
-def _apart(m: Tensor, buffers: Buffers) -> Tensor:
-    """The output, copied when it lies in a buffer that the step writes (a network may return its input)."""
-    own = {buffers.x.untyped_storage().data_ptr(), buffers.x0.untyped_storage().data_ptr()}
-    return m.clone() if m.untyped_storage().data_ptr() in own else m
 
 
 def _noise(task: Run, at: Position, x: Tensor) -> dict[str, Tensor | None]:

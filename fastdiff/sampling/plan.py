@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,10 +78,14 @@ def plan(
     **solver_options: Any,
 ) -> Plan:
     """The plan of a call of `sample`, whose arguments these are."""
-    if compile not in ("auto", True, False):
+    if compile != "auto" and not isinstance(compile, bool):
         raise ValueError(f"sample: compile must be 'auto', True or False, got {compile!r}")
     source = resolve(model, schedule, prediction, shape)
-    if spacing == OPTIMIZED:
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"sample: callback must be a function (step, t, x, x0), got {type(callback).__name__}"
+        )
+    if isinstance(spacing, str) and spacing == OPTIMIZED:
         from fastdiff.sampling.optimize import optimized_times  # it samples
 
         spacing = optimized_times(
@@ -106,7 +111,7 @@ def plan(
             f"sample: x_init must be given with {table.solver}, which starts from a clean image, got None"
         )
     hooks = {"callback": callback, "trajectory": trajectory, "progress": progress}
-    table = table if start is None else table.starting_at(start)
+    table = _started(table, start, masked=mask is not None)
     adapt = Adaptation(rules, dynamic) if rules.adapts or dynamic is not None else None
     second = None if rules.weak is None else second_network(rules.weak, source)
     return Plan(
@@ -123,7 +128,34 @@ def plan(
         second,
         adapt,
         compile,
+        float(temperature),
     )
+
+
+def _started(table: StepTable, start: int | None, *, masked: bool) -> StepTable:
+    """The table from row `start` on.
+
+    Raises:
+        TypeError, ValueError: for a row that is not there, rows that do not say their levels, or rows that remember
+            others that would be left out.
+    """
+    if (masked or start is not None) and np.any((table["i_y"] == 0) & (table["i_s"] == 0)):
+        raise ValueError(
+            f"sample: mask and start must go with rows that name their levels (i_y, i_s), got {table.solver}"
+        )
+    if start is None:
+        return table
+    if isinstance(start, bool) or not isinstance(start, int):
+        raise TypeError(f"sample: start must be an integer, a row of the table, got {start!r}")
+    try:
+        return table.starting_at(start)
+    except ValueError as error:
+        if table.history == 0:
+            raise
+        raise ValueError(
+            f"sample: start must be a row of {table.solver} that needs none before it (0, or any row of a one-step "
+            f"solver such as ddim), got {start}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -195,6 +227,7 @@ class Plan:
         weak: The network of autoguidance, or None.
         adapt: Columns per sample that depend on the outputs, or None.
         compile: Whether rows are recorded: True, False or "auto".
+        temperature: Factor on the noise that a started run adds to its image.
     """
 
     source: Source
@@ -210,6 +243,7 @@ class Plan:
     weak: Network | None
     adapt: Adaptation | None
     compile: bool | str
+    temperature: float
 
     def draw(self, piece: slice = slice(None)) -> Tensor:
         """The samples, or a piece of them."""
@@ -265,7 +299,7 @@ class Plan:
         cond = self._image_condition(part, batch)
         pull = cond if self.table.anchored else None
         if part.x_init is not None and self.started:
-            state = alpha * part.x_init + sigma * drawn
+            state = alpha * part.x_init + sigma * self.temperature * drawn
             return state if pull is None else state + (1.0 - alpha) * pull
         state = drawn * self.table.init_noise
         known = 0.0 if part.x_init is None or part.mask is None else alpha * part.mask
@@ -292,6 +326,8 @@ class Plan:
     def _within_range(self, result: Tensor) -> Tensor:
         """The result with its last state clamped as x0 is: multistep solvers may overshoot in their last step."""
         table = self.table
+        if self.hooks["trajectory"] and len(result) <= len(table):
+            return result  # stopped early: the last state is a noisy one
         if table["i_y"][-1] == 1 and table["i_s"][-1] == 0:
             last = result[-1] if self.hooks["trajectory"] else result
             last.clamp_(float(table["lo"][-1]), float(table["hi"][-1]))

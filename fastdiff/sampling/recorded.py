@@ -15,8 +15,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fastdiff.engine.recorder import Recorder, Replay
+from fastdiff.engine.recorder import Recorder, RecordingError, Replay
 from fastdiff.engine.replay_cache import ReplayCache, addresses_of, layout_of
+from fastdiff.ops.dispatch import forced_backend
 from fastdiff.sampling.loop import Buffers, Region, Run, advance, make_buffers, run
 from fastdiff.sampling.noise import NoiseSource
 from fastdiff.sampling.position import DevicePosition, Kind, device_rows, kinds
@@ -29,6 +30,10 @@ Given = dict[str, Tensor]
 def reasons(task: Run, x: Tensor) -> list[str]:
     """Why the rows of a run cannot be recorded; empty when they can."""
     told = []
+    if torch.is_autocast_enabled(x.device.type):
+        told.append("autocast is on around it, whose casts of weights end with it; give dtype= instead")
+    if _run.owner == threading.get_ident():
+        told.append("it is asked for by a callback of a recorded run")
     if not task.noise.inside:
         told.append("its noise is made on the host; only noise by seed is made on the device")
     if task.evaluate.classifier is not None:
@@ -87,7 +92,6 @@ class Recording:
         self._counter, _, self._times = device_rows(task.table, x)
         self._recorder = recorder
         self._replays: dict[tuple[Kind, ...], Replay] = {}
-        self.lock = threading.Lock()
 
     def prepare(self, task: Run, x: Tensor) -> list[Replay]:
         """Load a run and return what carries its rows out, in order; records what is missing first."""
@@ -148,7 +152,26 @@ class Replayed:
         next(self._rows)()
 
 
+class _OneRun:
+    """Recorded runs take turns: the recordings of a device share their memory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.owner: int | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self.owner = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self.owner = None
+        self._lock.release()
+
+
+_run = _OneRun()
 RECORDINGS: ReplayCache[Recording] = ReplayCache(most=8)
+#: Why a recording failed, so that it is not tried again by every batch.
+REFUSED: ReplayCache[str] = ReplayCache(most=32)
 
 
 def run_recorded(task: Run, x: Tensor, recorder: Recorder) -> Tensor:
@@ -166,15 +189,25 @@ def run_recorded(task: Run, x: Tensor, recorder: Recorder) -> Tensor:
         RecordingError: when the rows cannot be recorded; no part of a recording is kept.
     """
     modules = [net for net in (task.evaluate.net, task.evaluate.weak) if isinstance(net, nn.Module)]
-    recording = RECORDINGS.get(_key(task, x, modules), modules, lambda: Recording(task, x, recorder))
-    with recording.lock:
+    key = _key(task, x, modules)
+    refusal = REFUSED.find(key, modules)
+    if refusal is not None:
+        raise RecordingError(refusal)
+    with _run:
+        recording = RECORDINGS.get(key, modules, lambda: Recording(task, x, recorder))
         try:
             rows = Replayed(recording, task, x)
-        except Exception:
+        except Exception as error:
             RECORDINGS.drop(recording)
+            why = str(error)
+            if isinstance(error, RecordingError):
+                REFUSED.get(key, modules, lambda: why)
             raise
         result = run(task, x, rows)
-        return result if task.trajectory else result.clone()
+        result = result if task.trajectory else result.clone()
+        if result.is_cuda:  # another stream may replay next
+            torch.cuda.current_stream(result.device).synchronize()
+        return result
 
 
 def _key(task: Run, x: Tensor, modules: list[nn.Module]) -> Hashable:
@@ -186,7 +219,7 @@ def _key(task: Run, x: Tensor, modules: list[nn.Module]) -> Hashable:
         tuple((name, layout_of(tensor)) for name, tensor in given(task).items()),
         tuple(addresses_of(module) for module in modules),
         (len(table), table.history, table.discrete_time, task.self_condition),
-        (evaluate.input_dtype, evaluate.autocast, torch.is_inference_mode_enabled()),
+        (evaluate.input_dtype, evaluate.autocast, torch.is_inference_mode_enabled(), forced_backend()),
         None if rule is None else (rule.w, rule.rescale, rule.parallel),
         None if adapt is None else adapt.dynamic,
     )

@@ -47,8 +47,14 @@ def make_table(
             f"sample: clip must be 'data', 'dynamic', Dynamic(...), (low, high) or None, got {clip!r}"
         )
     if isinstance(solver, StepTable):
-        if options:
-            raise ValueError(f"sample: {', '.join(options)} must be left out when solver is a finished table")
+        fixed = {
+            **options,
+            **({} if isinstance(spacing, str) and spacing == "trailing" else {"spacing": spacing}),
+        }
+        if not isinstance(clip, (str, Dynamic)):
+            fixed["clip"] = clip
+        if fixed:
+            raise ValueError(f"sample: {', '.join(fixed)} must be left out when solver is a finished table")
         return solver
     function = solver_named(solver) if isinstance(solver, str) else solver
     if not callable(function):
@@ -120,6 +126,10 @@ def _timing(steps: Steps, spacing: str | Sequence[float]) -> tuple[int, dict[str
         raise TypeError(f"sample: steps must be an integer or a list of times, got {steps!r}")
     if isinstance(spacing, str):
         if isinstance(steps, Sequence):
+            if spacing != "trailing":
+                raise ValueError(
+                    f"sample: spacing must be left out when steps is a list of times, got {spacing!r}"
+                )
             return len(steps), {"timesteps": list(steps)}
         return steps, {} if spacing == "trailing" else {"spacing": spacing}
     if steps not in (50, len(spacing)):

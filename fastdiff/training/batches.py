@@ -125,7 +125,7 @@ class Batches(ImageBatches):
     def __call__(self, step: int) -> Batch:
         """The part of step `step` (from 0) that belongs to this process."""
         found = self.images(step)
-        first = torch.tensor([step * self.config.batch_size + self.config.seed])
+        first = rng.seed_tensor((step * self.config.batch_size + self.config.seed) % 2**64)
         labels = self._labels(found.picked, found.seeds)
         return Batch(found.x0, self._times(found.seeds, first), found.seeds, labels, self._coin(first))
 

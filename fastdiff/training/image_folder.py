@@ -48,7 +48,9 @@ def _open(path: Path, size: int | None) -> Any:
 
     try:
         with Image.open(path) as opened:
-            picture = opened.convert("L" if opened.mode in ("1", "L", "LA", "I", "I;16") else "RGB")
+            if opened.mode.startswith(("I", "F")):
+                raise ValueError(f"pixels have more than 8 bits (mode {opened.mode})")
+            picture = opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"read_dataset: {path} must be a readable picture, got: {error}") from error
     return picture if size is None else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)

@@ -19,7 +19,7 @@ def test_steps_of_a_network():
     assert "packed_linear" in names and "stride [2, 2]" in str(told)
     if CONVOLVES:
         fused = [step.fused for step in told.steps if step.name == "conv3x3"]
-        assert len(fused) == 7 and "aten" not in str(names[names.index("conv3x3")])
+        assert len(fused) >= 7 and "aten" not in str(names[names.index("conv3x3")])
         assert any("concatenation, norm, SiLU" in f for f in fused) and any("upsampling" in f for f in fused)
         assert any("residual" in f for f in fused) and any("statistics" in f for f in fused)
 

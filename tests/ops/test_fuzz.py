@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastdiff import ops
 from fastdiff.doctor.examples import examples_of
 from fastdiff.ops import dispatch
 
@@ -49,20 +50,20 @@ def test_a_wrong_number_and_a_foreign_error_are_noticed(monkeypatch: pytest.Monk
     example = next(one for one in examples_of("vq_code_sums") if "37x5x3 float32" in one.name)
     assert fuzzing.outcome("vq_code_sums", example, example.make()) == "right"
     assert fuzzing.outcome("vq_code_sums", example, example.make() | {"codes": 0}) == "refused"
-    right = fuzzing.ops.vq_code_sums
+    right = ops.vq_code_sums
 
     def wrong(**arguments):
         if dispatch.forced_backend() is None:
             return right(arguments["z"] + 1, arguments["index"], arguments["codes"])
         return right(**arguments)
 
-    monkeypatch.setattr(fuzzing.ops, "vq_code_sums", wrong)
+    monkeypatch.setattr(ops, "vq_code_sums", wrong)
     with pytest.raises(fuzzing.Wrong, match="sums: error"):
         fuzzing.outcome("vq_code_sums", example, example.make())
 
     def failing(**arguments):
         raise ValueError("math domain error")
 
-    monkeypatch.setattr(fuzzing.ops, "vq_code_sums", failing)
+    monkeypatch.setattr(ops, "vq_code_sums", failing)
     with pytest.raises(fuzzing.Wrong, match="refused without the form"):
         fuzzing.outcome("vq_code_sums", example, example.make())

@@ -50,8 +50,10 @@ def unet(**options: Any) -> fnn.UNet:
 @pytest.fixture(autouse=True)
 def _no_recordings() -> Iterator[None]:
     recorded.RECORDINGS.clear()
+    recorded.REFUSED.clear()
     yield
     recorded.RECORDINGS.clear()
+    recorded.REFUSED.clear()
 
 
 def both(net: nn.Module, steps: int = 6, **options: Any) -> tuple[Tensor, Tensor, Any]:
@@ -287,3 +289,39 @@ def test_two_threads_at_once() -> None:
 
 def test_recording_error_is_a_runtime_error() -> None:
     assert issubclass(RecordingError, RuntimeError)
+
+
+def test_the_forced_backend_is_part_of_a_recording_and_outer_autocast_is_not_recorded() -> None:
+    net = unet()
+    used = fake.FakeRecorder(net)
+    with recorders.using(used):
+        fastdiff.sample(net, 12, compile=True, **OPTIONS)
+        with fastdiff.use_backend("torch"), pytest.raises(ValueError, match="on the host"):  # of a CPU
+            fastdiff.sample(net, 12, compile=True, **OPTIONS)
+        assert used.recordings == 1
+        with torch.autocast("cpu", torch.bfloat16):
+            with pytest.raises(ValueError, match="autocast is on"):
+                fastdiff.sample(net, 12, compile=True, **OPTIONS)
+
+
+def test_a_failed_recording_is_not_tried_again() -> None:
+    net, calls = Reads(), []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    with recorders.using(fake.FakeRecorder(net)), pytest.warns(UserWarning, match="on the host"):
+        fastdiff.sample(net, 12, **OPTIONS)
+        first = len(calls)
+        fastdiff.sample(net, 12, **OPTIONS)
+    assert first > 12 and len(calls) == first + 12
+
+
+def test_a_callback_may_sample() -> None:
+    net, inner = unet(), []
+
+    def watch(step: int, t: float, x: Tensor, x0: Tensor) -> None:
+        if step == 3:
+            inner.append(fastdiff.sample(net, 12, callback=lambda *_: None, **OPTIONS))
+
+    plain = fastdiff.sample(net, 12, compile=False, **OPTIONS)
+    with recorders.using(fake.FakeRecorder(net)):
+        outer = fastdiff.sample(net, 12, callback=watch, **OPTIONS)
+    assert torch.equal(outer, plain) and torch.equal(inner[0], plain)

@@ -282,7 +282,7 @@ REFUSED = [
     ({"x_init": 3}, "x_init must be a tensor"),
     ({"x_init": torch.zeros(1, 8, 8), "mask": torch.full((8, 8), 2.0)}, r"mask must be in \[0, 1\]"),
     ({"dtype": torch.int64}, "dtype must be float16"),
-    ({"compile": True}, "compile must be 'auto' or False"),
+    ({"compile": "max"}, "compile must be 'auto', True or False"),
     ({"model": "shirts"}, "known model"),
     ({"model": 3}, "model must be a name, a path, a Model or a callable"),
     ({"model": lambda x, t: x}, "schedule, prediction, shape must be given with a bare network"),
