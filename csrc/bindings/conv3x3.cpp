@@ -7,7 +7,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kBlockTiles = 32, kChunk = 2;  // measured: docs/lab-conv3x3.md
+constexpr int64_t kBlockTiles = 32, kChunk = 2;  // measured: docs/lab/conv3x3.md
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;

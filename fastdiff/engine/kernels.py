@@ -24,7 +24,7 @@ from fastdiff.ops.conv3x3_weights import TILE, pack, stretches
 from fastdiff.ops.feature_maps import plain_rows
 
 _LAST = torch.channels_last
-#: Rows from which on oneDNN's packed product beats torch's own (docs/lab-engine.md); never where torch has no oneDNN.
+#: Rows from which on oneDNN's packed product beats torch's own (docs/lab/engine.md); never where torch has no oneDNN.
 PACKED_ROWS = 256 if torch.backends.mkldnn.is_available() else sys.maxsize
 #: Whether the C++ backend convolves.
 CONVOLVES = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["conv3x3"])

@@ -142,7 +142,7 @@ def _tiles(algorithm: str, height: int, width: int) -> int:
 def _seconds(algorithm: str, tiles: int, filters: int, threads: int) -> float:
     """Predicted time: products, weights from memory, and their transform where it is done in the call.
 
-    It leaves out what the algorithms have in common; docs/lab-conv3x3.md holds it against measured times.
+    It leaves out what the algorithms have in common; docs/lab/conv3x3.md holds it against measured times.
     """
     tile = TILE[algorithm]
     products = 9 if tile == 1 else (tile + 2) ** 2
