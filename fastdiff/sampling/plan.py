@@ -154,7 +154,7 @@ def _started(table: StepTable, start: int | None, *, masked: bool) -> StepTable:
             raise
         raise ValueError(
             f"sample: start must be a row of {table.solver} that needs none before it (0, or any row of a one-step "
-            f"solver such as ddim), got {start}"
+            f"solver such as ddim; or give the times that are left as steps, with start=0), got {start}"
         ) from error
 
 

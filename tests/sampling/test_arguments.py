@@ -65,6 +65,16 @@ def test_temperature_scales_the_noise_of_a_start() -> None:
     assert not torch.equal(warm[0], warm[1])
 
 
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc", "ipndm"])
+def test_a_multistep_solver_starts_late_on_the_times_that_are_left(solver: str) -> None:
+    """From a level of little noise the image is nearly kept."""
+    exact = MixtureNetwork(SCHEDULE, "eps", [0.5], [0.01])
+    drawn = fastdiff.sample(exact, [12, 8, 4], solver=solver, x_init=IMAGE, start=0, **OPTIONS)
+    assert float((drawn - IMAGE).abs().max()) < 0.05
+    noisy = fastdiff.sample(NET, [90, 60, 30], solver=solver, x_init=IMAGE, start=0, **OPTIONS)
+    assert not torch.equal(noisy[0], noisy[1])
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
