@@ -44,11 +44,10 @@ class Schedule:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Schedule: is immutable, cannot set {name}")
 
-    def __copy__(self) -> Schedule:
+    def __deepcopy__(self, *_: Any) -> Schedule:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
-        return self
+    __copy__ = __deepcopy__
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule.from_config, (self.to_config(),)
@@ -328,15 +327,12 @@ class Schedule:
         """The schedule called `name` (see `SCHEDULES`) with its options."""
         if name not in SCHEDULES:
             raise ValueError(f"Schedule: name must be one of {', '.join(SCHEDULES)}, got {name!r}")
-        build: Callable[..., Schedule] = getattr(cls, name)
-        return build(**options)
+        return getattr(cls, name)(**options)
 
     def to_config(self) -> dict[str, Any]:
         """A JSON-able dictionary from which `from_config` builds the same schedule."""
         if self._config is None:
-            raise ValueError(
-                "Schedule: a schedule made of your own function must be saved by you, got to_config()"
-            )
+            raise ValueError("Schedule: one of your own function must be saved by you, got to_config()")
         return dict(self._config)
 
     @classmethod
@@ -344,10 +340,8 @@ class Schedule:
         """The inverse of `to_config`."""
         options = dict(config)
         name, rescale = options.pop("name", None), options.pop("zero_terminal_snr", False)
-        if name in ("from_betas", "from_alphas_cumprod"):
-            schedule: Schedule = getattr(cls, name)(**options)
-        else:
-            schedule = cls.named(name, **options)
+        given = name in ("from_betas", "from_alphas_cumprod")
+        schedule: Schedule = getattr(cls, name)(**options) if given else cls.named(name, **options)
         return schedule.rescale_zero_terminal_snr() if rescale else schedule
 
     def __eq__(self, other: object) -> bool:

@@ -91,9 +91,9 @@ def error_curves(
     from fastdiff.solvers.closed_form import MixtureNetwork
 
     network = MixtureNetwork(schedule, prediction, [-0.4, 0.5], [0.25, 0.15], [0.6, 0.4])
-    options: dict[str, Any] = {"shape": (256,), "num": 1, "clip": None, "dtype": torch.float64}
+    options: dict[str, Any] = {"shape": (256,), "num": 1, "dtype": torch.float64}
     fine = min(2000, schedule.T) if schedule.discrete else 2000
-    exact = sample(network, fine, solver="heun", **options)
+    exact = sample(network, fine, solver="heun", clip=None, **options)
     curves: dict[str, list[tuple[int, float]]] = {}
     for name in solvers:
         for steps in counts:
