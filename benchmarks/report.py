@@ -37,11 +37,25 @@ def rows(comparison: dict[str, Any]) -> list[str]:
     return lines
 
 
+def remarks(comparison: dict[str, Any]) -> list[str]:
+    """What a comparison of whole networks tells besides: seconds to the first result, and our error."""
+    cold, error = (comparison["facts"].get(name) for name in ("cold_start_s", "error"))
+    if not cold or not error:
+        return []
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in cold.items())
+    ours = error[comparison["ours"]]
+    return [
+        "",
+        f"{comparison['name']}: seconds to the first result: {seconds}; our largest error {ours:.1e}.",
+    ]
+
+
 def table(kept: dict[str, Any]) -> str:
     """The machine and all comparisons of one file."""
     facts = ", ".join(f"{name} {value}" for name, value in kept["machine"].items())
     lines = [line for comparison in kept["comparisons"] for line in rows(comparison)]
-    return "\n".join([f"Measured on: {facts}.", "", HEAD, *lines])
+    told = [line for comparison in kept["comparisons"] for line in remarks(comparison)]
+    return "\n".join([f"Measured on: {facts}.", "", HEAD, *lines, *told])
 
 
 def filled(page: str, results: Path = RESULTS) -> str:
