@@ -89,7 +89,12 @@ cuda-build:
 	cd / && $(abspath $(CUDA_VENV))/bin/python -c "import fastdiff.ops.extension as e; assert not e.CUDA_MISSING, e.CUDA_MISSING"
 	cd / && $(abspath $(CUDA_VENV))/bin/fastdiff info
 
-bench: install
+# What benchmarks compare with. What cannot be had is left out, and its row says so.
+rivals: install
+	-$(PIP) -c constraints.txt --no-build-isolation -e '.[rivals]'
+	-$(PIP) -c constraints.txt --no-deps openvino denoising-diffusion-pytorch ema-pytorch pytorch-fid
+
+bench: install rivals
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s
 
 # Quality against evaluations and seconds on the shipped model; rows already kept are not drawn again. Hours on two cores.

@@ -164,9 +164,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(comparisons: list[Comparison], path: Path) -> None:
-    """Write comparisons and the machine as JSON, complete or not at all."""
-    text = json.dumps({"machine": machine(), "comparisons": [asdict(c) for c in comparisons]}, indent=1)
+def kept(path: Path) -> dict[str, dict[str, Any]]:
+    """The comparisons of an earlier run by name; none where there is no file."""
+    if not path.is_file():
+        return {}
+    return {c["name"]: c for c in json.loads(path.read_text(encoding="utf-8"))["comparisons"]}
+
+
+def save(comparisons: list[Comparison], path: Path, keep: bool = False) -> None:
+    """Write comparisons and the machine as JSON, complete or not at all.
+
+    Args:
+        comparisons: Of this run.
+        path: The file.
+        keep: Keep cases of an earlier run that this one has not measured; every case then names its machine.
+    """
+    rows = kept(path) if keep else {}
+    rows |= {c.name: asdict(c) for c in comparisons}
+    text = json.dumps({"machine": machine(), "comparisons": list(rows.values())}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n")

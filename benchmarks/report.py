@@ -37,17 +37,28 @@ def rows(comparison: dict[str, Any]) -> list[str]:
     return lines
 
 
+def listed(values: dict[str, float], form: str) -> str:
+    """Names with their values."""
+    return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
+
+
 def remarks(comparison: dict[str, Any]) -> list[str]:
-    """What a comparison of whole networks tells besides: seconds to the first result, and our error."""
-    cold, error = (comparison["facts"].get(name) for name in ("cold_start_s", "error"))
-    if not cold or not error:
+    """What a comparison of whole networks tells besides: seconds to the first result, memory, who could not run."""
+    facts = comparison["facts"]
+    if not facts.get("cold_start_s") or not facts.get("error"):
         return []
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in cold.items())
-    ours = error[comparison["ours"]]
-    return [
-        "",
-        f"{comparison['name']}: seconds to the first result: {seconds}; our largest error {ours:.1e}.",
-    ]
+    told = [f"seconds to the first result: {listed(facts['cold_start_s'], '.1f')}"]
+    told.append(f"our largest error {facts['error'][comparison['ours']]:.1e}")
+    if "peak_mib" in facts:
+        told.append(f"MiB at most: {listed(facts['peak_mib'], '.0f')}")
+        told.append(f"MiB while it runs: {listed(facts['resident_mib'], '.0f')}")
+        told.append(
+            f"MiB packed beside {facts['weights_mib']:.0f} of weights: {listed(facts['packed_mib'], '.0f')}"
+        )
+    told += [f"{name} is left out: {reason}" for name, reason in facts.get("cannot", {}).items()]
+    if facts.get("reused"):
+        told.append(f"times of an earlier run on this machine: {', '.join(facts['reused'])}")
+    return ["", f"{comparison['name']}: {'; '.join(told)}."]
 
 
 def table(kept: dict[str, Any]) -> str:
@@ -55,6 +66,10 @@ def table(kept: dict[str, Any]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in kept["machine"].items())
     lines = [line for comparison in kept["comparisons"] for line in rows(comparison)]
     told = [line for comparison in kept["comparisons"] for line in remarks(comparison)]
+    for comparison in kept["comparisons"]:
+        own = comparison["facts"].get("machine", kept["machine"])
+        if own != kept["machine"]:
+            told += ["", f"{comparison['name']} was measured on: {listed(own, '')}."]
     return "\n".join([f"Measured on: {facts}.", "", HEAD, *lines, *told])
 
 

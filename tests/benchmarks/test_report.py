@@ -1,8 +1,12 @@
 """The page of figures is made from what was kept, and nothing else."""
 
+import copy
 import json
+from dataclasses import asdict
 
-from benchmarks.report import filled
+from benchmarks import bench_network
+from benchmarks.measure import Comparison, Spread, kept, machine, save
+from benchmarks.report import filled, remarks
 
 PAGE = "before\n<!-- toy.json -->\nold\n<!-- end -->\nbetween\n<!-- other.json -->\nkept\n<!-- end -->\n"
 
@@ -28,3 +32,56 @@ def test_rows_come_from_the_file_and_the_rest_stays(tmp_path):
     assert "|  |  | copy | 0.75 | 0.25 to 1.25 |  |  |" in page
     assert "processor toy, threads 2" in page and "old" not in page and "kept" in page
     assert filled(page, tmp_path) == page
+
+
+def test_what_a_network_tells_beside_its_times():
+    facts = {
+        "cold_start_s": {"fastdiff": 4.0},
+        "error": {"fastdiff": 1e-6},
+        "peak_mib": {"fastdiff": 900.0},
+        "resident_mib": {"fastdiff": 800.0},
+        "packed_mib": {"fastdiff": 300.0},
+        "weights_mib": 136.0,
+        "cannot": {"slow": "not installed"},
+        "reused": ["old"],
+    }
+    (line,) = remarks({"name": "net", "ours": "fastdiff", "facts": facts})[1:]
+    assert "MiB at most: fastdiff 900;" in line and "MiB packed beside 136 of weights: fastdiff 300" in line
+    assert "slow is left out: not installed" in line and "earlier run on this machine: old" in line
+
+
+def test_cases_of_an_earlier_run_stay(tmp_path):
+    def case(name, median):
+        return Comparison(name, "fastdiff", {"fastdiff": Spread(median, 1.0, 3.0)}, {}, 5, 0, True)
+
+    path = tmp_path / "toy.json"
+    save([case("a", 2.0), case("b", 2.0)], path, keep=True)
+    save([case("b", 2.5)], path, keep=True)
+    assert {name: c["time_ms"]["fastdiff"]["median"] for name, c in kept(path).items()} == {
+        "a": 2.0,
+        "b": 2.5,
+    }
+    save([case("b", 2.5)], path)
+    assert list(kept(path)) == ["b"]
+
+
+def test_a_rivals_row_may_stand_while_nothing_has_changed(monkeypatch):
+    spread = Spread(2.0, 1.9, 2.1)
+    names = ["fastdiff", *bench_network.ANCHORS, "torch.compile"]
+    per_rival = dict.fromkeys(names, 1.0)
+    facts = {"machine": machine(), "versions": {name: bench_network.version(name) for name in names}}
+    for fact in ("bar", "cold_start_s", "error", "resident_mib", "peak_mib"):
+        facts[fact] = dict(per_rival)
+    earlier = asdict(Comparison("net", "fastdiff", dict.fromkeys(names, spread), {}, 5, 0, True, facts))
+    assert bench_network.reusable(earlier, names) == ["torch.compile"]
+    now = Comparison(
+        "net", "fastdiff", dict.fromkeys(names[:3], spread), {}, 5, 0, True, copy.deepcopy(facts)
+    )
+    assert bench_network.same_speed(now, earlier)
+    assert bench_network.with_reused(now, earlier, ["torch.compile"]).speedup["torch.compile"].median == 1.0
+    now.time_ms["eager"] = Spread(2.3, 2.2, 2.4)
+    assert not bench_network.same_speed(now, earlier)
+    earlier["facts"]["versions"]["torch.compile"] = "torch 1.0"
+    assert bench_network.reusable(earlier, names) == []
+    monkeypatch.setenv("FASTDIFF_BENCH_FRESH", "1")
+    assert bench_network.reusable(earlier, names) == []
