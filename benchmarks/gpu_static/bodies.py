@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +32,18 @@ CUDA_KERNELS = ("normal", "add_noise", "solver_step")
 #: Bodies of the group norm x elements of 4 and 2 bytes x channels first and last, in packets of 16 bytes.
 GROUP_NORM = {
     f"group_norm_{what}_kernel<{kind}, {count}, {'last' if last == 'true' else 'first'}>": (
-        f"{what}_kernel<{kind}, {count}, {last}>",
+        f"group_norm_{what}_kernel<{kind}, {count}, {last}>",
         f"group_norm_{what}_kernelI{mangled}Li{count}ELb{int(last == 'true')}E",
     )
     for what in ("slab", "part", "apply")
     for kind, mangled, count in (("float", "f", 4), ("uint16_t", "t", 8))
     for last in ("false", "true")
+}
+#: The nearest code x rows and codes of float32 and of 2 bytes.
+VQ_NEAREST = {
+    f"vq_nearest_kernel<{z}, {code}>": (f"vq_nearest_kernel<{z}, {code}>", f"vq_nearest_kernelI{one}{other}E")
+    for z, one in (("float", "f"), ("uint16_t", "t"))
+    for code, other in (("float", "f"), ("uint16_t", "t"))
 }
 
 
@@ -65,16 +72,28 @@ def cuda_facts(architecture: int) -> dict[str, CudaFacts]:
     return {name: _kernel(f"{name}_kernelE", usage, code) for name in CUDA_KERNELS}
 
 
-def group_norm_facts(architecture: int, what: str = "") -> dict[str, CudaFacts]:
-    """The same for the group norm, each kernel whose name contains `what` instantiated as the launch does."""
-    chosen = {name: kernel for name, kernel in GROUP_NORM.items() if what in name}
-    source = '#include "fastdiff/group_norm_silu.cuh"\nnamespace fastdiff::device {\n'
+def _instantiated(
+    room: str, launch: str, kernels: Mapping[str, tuple[str, str]], architecture: int
+) -> dict[str, CudaFacts]:
+    """The templates of one room, by (name, mangled name), instantiated as the launch does."""
+    source = f'#include "fastdiff/{room}.cuh"\nnamespace fastdiff::device {{\n'
     source += "".join(
-        f"template __global__ void group_norm_{name}(const __grid_constant__ GroupNormLaunch);\n"
-        for name, _ in chosen.values()
+        f"template __global__ void {name}(const __grid_constant__ {launch});\n"
+        for name, _ in kernels.values()
     )
     usage, code = _compiled(source + "}\n", architecture)
-    return {name: _kernel(mangled, usage, code) for name, (_, mangled) in chosen.items()}
+    return {name: _kernel(mangled, usage, code) for name, (_, mangled) in kernels.items()}
+
+
+def group_norm_facts(architecture: int, what: str = "") -> dict[str, CudaFacts]:
+    """The same for each kernel of the group norm whose name contains `what`."""
+    chosen = {name: kernel for name, kernel in GROUP_NORM.items() if what in name}
+    return _instantiated("group_norm_silu", "GroupNormLaunch", chosen, architecture)
+
+
+def vq_nearest_facts(architecture: int) -> dict[str, CudaFacts]:
+    """The same for the nearest code."""
+    return _instantiated("vq_nearest", "VqNearestLaunch", VQ_NEAREST, architecture)
 
 
 def _cuda_kernel(usage: str, code: str) -> CudaFacts:
@@ -93,5 +112,5 @@ def cuda_table() -> list[str]:
         f"| {name} | sm_{arch} | {f.registers} | {f.stack} | {f.shared} | "
         f"{f.wide_loads} | {f.wide_stores} | {f.local} |"
         for arch in machine.ARCHITECTURES
-        for name, f in {**cuda_facts(arch), **group_norm_facts(arch)}.items()
+        for name, f in {**cuda_facts(arch), **group_norm_facts(arch), **vq_nearest_facts(arch)}.items()
     ]

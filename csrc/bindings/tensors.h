@@ -86,7 +86,7 @@ inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const cha
 
 // A tensor (..., width) of any strides and floating type as a matrix.
 inline Rows rows_of(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(is_here(t), name, " must be on the device of the op");
   STD_TORCH_CHECK(t.dim() >= 1 && t.dim() <= kMaxDims, name, " must have 1 to ", kMaxDims, " dimensions");
   Rows rows;
   rows.data = t.const_data_ptr();

@@ -108,6 +108,30 @@ def _triton_reasons(*, z: Tensor, codebook: Tensor, **_: bool) -> list[str]:
     return device.triton_reasons(inputs) + [f"{n} is torch.float64, it computes in float32" for n in wide]
 
 
+def _cuda_reasons(*, z: Tensor, codebook: Tensor, **_: bool) -> list[str]:
+    inputs = {"z": z, "codebook": codebook}
+    wide = [name for name, value in inputs.items() if value.dtype == torch.float64]
+    return device.cuda_reasons(inputs) + [f"{n} is torch.float64, it computes in float32" for n in wide]
+
+
+def pivot_of(z: Tensor, codebook: Tensor) -> Tensor | None:
+    """What kernels take from rows and codes, so that data far from 0 keeps its digits; (D,) float32.
+
+    Near the mean of the codes that are numbers; None where both are of half precision and products are exact. A
+    multiple of a power of two that no code is farther from the mean than: 0 for codes around 0, and whole numbers
+    stay whole, so that equal distances stay equal.
+    """
+    if z.dtype != torch.float32 and codebook.dtype != torch.float32:
+        return None
+    codes = codebook.float()
+    codes = torch.where(codes.isfinite(), codes, 0.0)
+    mean = codes.mean(0)
+    _, exponent = torch.frexp((codes - mean).abs().amax(0))
+    spread = torch.ldexp(torch.ones_like(mean), exponent)
+    pivot = torch.round(mean / spread) * spread
+    return torch.where(pivot.isfinite(), pivot, 0.0)
+
+
 def _found(
     name: str,
     z: Tensor,
@@ -115,6 +139,8 @@ def _found(
     return_quantised: bool,
     return_distance: bool,
     return_counts: bool,
+    *,
+    pivoted: bool = False,
 ) -> Nearest:
     where = z.device
     found = Nearest(
@@ -123,7 +149,8 @@ def _found(
         torch.empty(z.shape[:-1], dtype=torch.float32, device=where) if return_distance else None,
         torch.empty(codebook.shape[0], dtype=torch.int64, device=where) if return_counts else None,
     )
-    getattr(torch.ops.fastdiff, name).default(*found, z, codebook)
+    pivot = (pivot_of(z, codebook),) if pivoted else ()
+    getattr(torch.ops.fastdiff, name).default(*found, z, codebook, *pivot)
     return found
 
 
@@ -134,13 +161,20 @@ def _cpp(**inputs: Any) -> Nearest:
 def _triton(**inputs: Any) -> Nearest:
     from ..kernels import vq_nearest  # noqa: F401 (registers the op)
 
-    return _found("vq_nearest_triton", **inputs)
+    return _found("vq_nearest_triton", **inputs, pivoted=True)
 
 
-extension.register_fake("vq_nearest_cpp")
+def _cuda(**inputs: Any) -> Nearest:
+    return _found("vq_nearest_cuda", **inputs, pivoted=True)
+
+
+for _name in ("vq_nearest_cpp", "vq_nearest_cuda"):
+    extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
+    # Triton first: it multiplies on tensor cores, the CUDA kernel does not.
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
 )

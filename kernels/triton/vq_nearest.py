@@ -146,23 +146,6 @@ def tile_of(width: int, exact: bool, capability: int) -> Tile:
     return Tile(64, 64, chunk, 4 if one else 8, 2)
 
 
-def pivot_of(z: Tensor, codebook: Tensor) -> Tensor | None:
-    """Near the mean of the codes that are numbers; None where both are of half precision and products are exact.
-
-    A multiple of a power of two that no code is farther from the mean than: 0 for codes around 0, and whole numbers
-    stay whole, so that equal distances stay equal.
-    """
-    if z.dtype != torch.float32 and codebook.dtype != torch.float32:
-        return None
-    codes = codebook.float()
-    codes = torch.where(codes.isfinite(), codes, 0.0)
-    mean = codes.mean(0)
-    _, exponent = torch.frexp((codes - mean).abs().amax(0))
-    spread = torch.ldexp(torch.ones_like(mean), exponent)
-    pivot = torch.round(mean / spread) * spread
-    return torch.where(pivot.isfinite(), pivot, 0.0)
-
-
 def launch(
     index: Tensor,
     quantised: Tensor | None,
@@ -170,6 +153,7 @@ def launch(
     counts: Tensor | None,
     z: Tensor,
     codebook: Tensor,
+    pivot: Tensor | None,
 ) -> None:
     """Write the nearest codes of the rows of z and what else is given; see `fastdiff.ops.vq_nearest`."""
     if counts is not None:
@@ -177,7 +161,6 @@ def launch(
     if z.numel() == 0:
         return
     codes, width = codebook.shape
-    pivot = pivot_of(z, codebook)
     tile = tile_of(width, pivot is not None, capability_of(z))
     (z, z_row, z_step), (codebook, code_row, code_step) = (as_rows(t, tile.rows) for t in (z, codebook))
     rows = index.numel()
@@ -197,6 +180,6 @@ def launch(
 
 register(
     "vq_nearest_triton(Tensor(a!) index, Tensor(b!)? quantised, Tensor(c!)? distance, Tensor(d!)? counts, Tensor z, "
-    "Tensor codebook) -> ()",
+    "Tensor codebook, Tensor? pivot) -> ()",
     launch,
 )

@@ -1,10 +1,11 @@
 // The bodies of the CUDA kernels as a library for the host; hosted_cuda.py loads it.
 #include "block_shim.h"
-#include "fibers.h"
 #include "fastdiff/add_noise.cuh"
 #include "fastdiff/group_norm_plan.h"
 #include "fastdiff/normal.cuh"
 #include "fastdiff/solver_step.cuh"
+#include "fastdiff/vq_nearest.cuh"
+#include "fibers.h"
 
 using namespace fastdiff;
 using namespace fastdiff::device;
@@ -72,6 +73,26 @@ extern "C" int64_t group_norm_silu(GroupNormLaunch* args, int threads, int64_t l
     group_norm_on_host<uint16_t, 8>(*args, plan, threads);
   }
   return plan.slab ? args->ranks : -args->parts;
+}
+
+template <class TZ, class TE>
+static void vq_nearest_on_host(const VqNearestLaunch& args) {
+  launch_clusters(
+      (args.z.count + kSearchRows - 1) / kSearchRows, 1, kSearchThreads, search_shared(args.slots),
+      [&](const HostBlock& block, int64_t index) { vq_nearest<TZ, TE>(args, block, index, block.shared()); });
+}
+
+template <class TZ>
+static void vq_nearest_on_host(const VqNearestLaunch& args) {
+  args.codes.element == Element::f32 ? vq_nearest_on_host<TZ, float>(args)
+                                     : vq_nearest_on_host<TZ, uint16_t>(args);
+}
+
+// Returns the panels of rows in shared memory: two where `limit` bytes do not hold whole rows.
+extern "C" int vq_nearest(VqNearestLaunch* args, int64_t limit) {
+  args->slots = search_slots(args->z.width, limit);
+  args->z.element == Element::f32 ? vq_nearest_on_host<float>(*args) : vq_nearest_on_host<uint16_t>(*args);
+  return args->slots;
 }
 
 // All halves to float32 and back.

@@ -137,7 +137,8 @@ def test_opcheck():
     with use_backend("triton"):
         index = vq_nearest(z, codebook).indices
         vq_code_sums(z, index, 5)
-    torch.library.opcheck(torch.ops.fastdiff.vq_nearest_triton.default, (*found, counts, z, codebook))
+    arguments = (*found, counts, z, codebook, torch.zeros(8))
+    torch.library.opcheck(torch.ops.fastdiff.vq_nearest_triton.default, arguments)
     arguments = (torch.empty(5, 8), counts, z, index)
     torch.library.opcheck(torch.ops.fastdiff.vq_code_sums_triton.default, arguments)
 

@@ -18,7 +18,7 @@ ROOT = HERE.parents[1]
 INCLUDE = ROOT / "csrc" / "include"
 CXX = os.environ.get("CXX", "g++")
 KERNELS = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-ROOMS = [HERE / "hosted_cuda.py", HERE / "hosted_norms.py"]
+ROOMS = [HERE / f"hosted_{room}.py" for room in ("cuda", "norms", "codes")]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 
@@ -90,6 +90,19 @@ def test_machine_code(arch):
         assert facts.stack == 0 and facts.local == 0, name
         assert facts.registers * 256 * 2 <= machine.REGISTERS, name  # two blocks at once at least
         assert facts.wide_loads >= loads and facts.wide_stores >= stores, name
+
+
+@needs_nvcc
+@needs_triton
+@pytest.mark.parametrize(
+    "arch", [90, *(pytest.param(arch, marks=pytest.mark.slow) for arch in (80, 89, 100))]
+)
+def test_machine_code_of_the_nearest_code(arch):
+    """Rows, codes and what is written in 16 bytes each; a whole block's threads fit the registers."""
+    for name, facts in bodies.vq_nearest_facts(arch).items():
+        assert facts.stack == 0 and facts.local == 0, name
+        assert facts.registers * 256 <= machine.REGISTERS, name
+        assert facts.wide_loads >= 2 and facts.wide_stores >= 1, name
 
 
 @needs_nvcc

@@ -5,11 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __CUDACC__
-#define FASTDIFF_HD __host__ __device__ __forceinline__
-#else
-#define FASTDIFF_HD inline
-#endif
+#include "fastdiff/host_device.h"
 
 namespace fastdiff {
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "fastdiff/host_device.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -18,7 +19,7 @@ struct Rows {
   int64_t strides[kMaxDims] = {};
 
   // Elements from the start of the tensor to the start of a row.
-  int64_t offset(int64_t row) const {
+  FASTDIFF_HD int64_t offset(int64_t row) const {
     int64_t at = 0;
     for (int d = dims - 1; d > 0; --d) {
       at += row % sizes[d] * strides[d];
