@@ -29,6 +29,28 @@ static float join_stretches(const float* statistics, int64_t stretches, int64_t 
   return total;
 }
 
+// Channels first ... end - 1 as one set of numbers; those before `channels` have count[0] each, the others
+// count[1]. Means are joined as distances from that of the first channel.
+static Spread join_channels(const float* count, int64_t channels, const float* mean, const float* squares,
+                            int64_t first, int64_t end) {
+  const int64_t border = channels < first ? first : channels > end ? end : channels;
+  const double pivot = mean[first];
+  double sums[2] = {}, gaps[2] = {}, within = 0.0;
+  for (int64_t c = first; c < end; ++c) {
+    const double gap = mean[c] - pivot;
+    const int map = c < border ? 0 : 1;
+    sums[map] += gap;
+    gaps[map] += gap * gap;
+    within += squares[c];
+  }
+  Spread all{};
+  all.count = count[0] * static_cast<double>(border - first) + count[1] * static_cast<double>(end - border);
+  const double moved = (count[0] * sums[0] + count[1] * sums[1]) / all.count;
+  all.mean = pivot + moved;
+  all.squares = within + (count[0] * gaps[0] + count[1] * gaps[1]) - all.count * moved * moved;
+  return all;
+}
+
 void norm_factors(const NormFactorsArgs& args, int64_t begin, int64_t end) {
   const int64_t channels = args.channels[0] + args.channels[1], width = channels / args.groups;
   for (int64_t sample = begin; sample < end; ++sample) {
@@ -41,9 +63,7 @@ void norm_factors(const NormFactorsArgs& args, int64_t begin, int64_t end) {
         count[i] = join_stretches(from, args.stretches[i], args.channels[i], mean + place, squares + place);
     }
     for (int64_t first = 0; first < channels; first += width) {
-      Spread all{};
-      for (int64_t c = first; c < first + width; ++c)
-        all = merge(all, {count[c < args.channels[0] ? 0 : 1], mean[c], squares[c]});
+      const Spread all = join_channels(count, args.channels[0], mean, squares, first, first + width);
       const double reciprocal = 1.0 / __builtin_sqrt(all.squares / all.count + args.eps);
       for (int64_t c = first; c < first + width; ++c) {
         const ChannelFactor factor = channel_factor(args.factors, sample, c);

@@ -52,19 +52,19 @@ class _Fuser:
     static: set[Node]
     statistics: dict[Node, Node] = field(default_factory=dict)
 
-    def algorithm(self, node: Node) -> str:
-        """How to compute a convolution; "direct" leaves it alone."""
+    def algorithm(self, node: Node) -> str | None:
+        """How `kernels.conv3x3` computes a convolution; None leaves it alone."""
         x, weight, bias, stride, padding, dilation, groups = node.args
         if not kernels.CONVOLVES or not self.settings.winograd:
-            return "direct"
+            return None
         plain = [list(stride), list(padding), list(dilation), groups] == [[1, 1], [1, 1], [1, 1], 1]
         if not plain or not is_float_map(x) or len(shape_of(x)) != 4:
-            return "direct"
+            return None
         size = shape_of(weight)
         if size[2:] != (3, 3) or weight not in self.static or value_of(weight).dtype != torch.float32:
-            return "direct"
+            return None
         if bias is not None and bias not in self.static:
-            return "direct"
+            return None
         batch, _, height, width = shape_of(node)
         return choose(batch, size[1], size[0], height, width, torch.get_num_threads(), self.settings.memory)
 
@@ -193,7 +193,7 @@ def fuse_convs(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> 
     fuser = _Fuser(graph, settings, weight_only(graph, weights))
     for node in calls(graph, aten.conv2d.default):
         algorithm = fuser.algorithm(node)
-        if algorithm == "direct":
+        if algorithm is None:
             continue
         conv = _Conv(node, node.args[0], node.args[1], node.args[2], algorithm)
         _with_prologue(conv)
