@@ -1,17 +1,12 @@
 // fastdiff::conv3x3_cpp and conv3x3_pack_cpp, the C++ backend of fastdiff/ops/conv3x3.py.
-#include <new>
-
 #include "fastdiff/cpu_kernels.h"
 #include "feature_maps.h"
+#include "scratch.h"
 
 namespace fastdiff {
 namespace {
 
 constexpr int64_t kBlockTiles = 32, kChunk = 2;  // measured: docs/lab/conv3x3.md
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
   const int64_t lanes = cpu_kernels().lanes;
@@ -33,24 +28,6 @@ const float* channels_last_map(const OptionalTensor& t, std::initializer_list<in
   return static_cast<const float*>(t->const_data_ptr());
 }
 
-// Scratch memory of this thread, kept between calls.
-float* scratch_of(int64_t floats) {
-  struct Buffer {
-    float* data = nullptr;
-    int64_t size = 0;
-    ~Buffer() { ::operator delete(data, std::align_val_t{64}); }
-  };
-  static thread_local Buffer buffer;
-  if (buffer.size < floats) {
-    ::operator delete(buffer.data, std::align_val_t{64});
-    buffer.data = nullptr;
-    buffer.size = 0;
-    buffer.data = static_cast<float*>(::operator new(4 * static_cast<size_t>(floats), std::align_val_t{64}));
-    buffer.size = floats;
-  }
-  return buffer.data;
-}
-
 // How many stretches a block takes and panels a chunk; whether threads share blocks. With few tiles every
 // thread would read all weights for a small block of its own: there they divide the output channels instead.
 bool plan(Conv3x3Args& args) {
@@ -62,14 +39,6 @@ bool plan(Conv3x3Args& args) {
   args.block = ceil_div(stretches, blocks);
   args.chunk = std::min(ceil_div(args.outs, 2 * cpu_kernels().lanes), kChunk);
   return shared;
-}
-
-// Runs f(slot, begin, end) for equal parts of 0 ... count - 1, one per slot.
-template <class F>
-void in_slots(int64_t slots, int64_t count, const F& f) {
-  torch::stable::parallel_for(0, slots, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slot = begin; slot < end; ++slot) f(slot, count * slot / slots, count * (slot + 1) / slots);
-  });
 }
 
 void run(Conv3x3Args& args) {

@@ -2,9 +2,8 @@
 // zeros of the padding around the map, for a group of channels.
 #pragma once
 
+#include "conv_norm.h"
 #include "elements.h"
-#include "fastdiff/conv3x3.h"
-#include "silu.h"
 
 namespace fastdiff::FASTDIFF_ISA {
 
@@ -34,8 +33,6 @@ struct ConvStrip {
   int64_t sample, top, left, rows, columns;
   float* data;
 };
-
-enum class Norm : int { none, channels, pixels };
 
 template <Norm norm, bool Activate>
 static inline __attribute__((always_inline)) void fill_pixels(const Conv3x3Args& args, const ConvGroup& group,
@@ -84,16 +81,9 @@ static void fill_with(const Conv3x3Args& args, const ConvGroup& group, const Con
 }
 
 static void fill_strip(const Conv3x3Args& args, const ConvGroup& group, const ConvStrip& strip) {
-  const Norm norm = !args.factors ? Norm::none : !args.pixel ? Norm::channels : Norm::pixels;
-  if (norm == Norm::none)
-    args.activate ? fill_with<Norm::none, true>(args, group, strip)
-                  : fill_with<Norm::none, false>(args, group, strip);
-  if (norm == Norm::channels)
-    args.activate ? fill_with<Norm::channels, true>(args, group, strip)
-                  : fill_with<Norm::channels, false>(args, group, strip);
-  if (norm == Norm::pixels)
-    args.activate ? fill_with<Norm::pixels, true>(args, group, strip)
-                  : fill_with<Norm::pixels, false>(args, group, strip);
+  with_norm(args, [&](auto norm, auto activate) {
+    fill_with<decltype(norm)::norm, decltype(activate)::activate>(args, group, strip);
+  });
 }
 
 }  // namespace fastdiff::FASTDIFF_ISA

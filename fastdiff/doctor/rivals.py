@@ -67,10 +67,15 @@ def _conv3x3(*, x: Tensor, weight: Any, bias: Tensor) -> object:
     return functional.conv2d(x, weight.weight.contiguous(memory_format=torch.channels_last), bias, padding=1)
 
 
+def _conv1x1(*, x: Tensor, weight: Any, bias: Tensor) -> object:
+    return functional.linear(x.movedim(1, -1), weight.weight, bias).movedim(-1, 1)
+
+
 RIVALS: dict[str, Callable[..., object]] = {
     **{"add_noise": _add_noise, "normal": _normal, "group_norm_silu": _group_norm_silu},
     **{"rms_norm_silu": _rms_norm_silu, "solver_step": _solver_step, "vq_nearest": _vq_nearest},
     **{"vq_code_sums": _vq_code_sums, "attention": _attention, "conv3x3": _conv3x3},
+    "conv1x1": _conv1x1,
 }
 
 

@@ -82,6 +82,18 @@ def _conv3x3(node: Node) -> str:
     return f"{algorithm} with " + (", ".join(name for name, there in parts if there) or "nothing else")
 
 
+def _conv1x1(node: Node) -> str:
+    x2, factors, activate, residual = (node.args[i] for i in (1, 4, 6, 7))
+    parts = [
+        ("concatenation", x2 is not None),
+        ("norm", factors is not None),
+        ("SiLU", activate),
+        ("residual", residual is not None),
+        ("statistics", bool(node.kwargs)),
+    ]
+    return "product with " + (", ".join(name for name, there in parts if there) or "nothing else")
+
+
 def _packed_conv(node: Node) -> str:
     stride, dilation, groups = node.args[3], node.args[5], node.args[6]
     reasons = [f"stride {stride}"] * (set(stride) != {1}) + [f"dilation {dilation}"] * (set(dilation) != {1})
@@ -94,6 +106,7 @@ def _norm_silu(node: Node) -> str:
 
 
 _TOLD: dict[Any, Callable[[Node], str]] = {
+    kernels.conv1x1: _conv1x1,
     kernels.conv3x3: _conv3x3,
     kernels.packed_conv: _packed_conv,
     kernels.norm_silu: _norm_silu,

@@ -6,9 +6,8 @@ the same pass. A concatenation is read through two pointers, a doubling of pixel
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -19,6 +18,7 @@ from . import kernels
 from .fold import weight_only
 from .fuse_norms import channel_rows, channel_vector, is_float_map, per_channel
 from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, shape_of, value_of
+from .map_sums import current, factors_of
 from .settings import Settings
 
 aten = torch.ops.aten
@@ -45,12 +45,9 @@ class _Conv:
 
 @dataclass
 class _Fuser:
-    """One walk over a graph, with the statistics that it has asked for."""
-
     graph: fx.Graph
     settings: Settings
     static: set[Node]
-    statistics: dict[Node, Node] = field(default_factory=dict)
 
     def algorithm(self, node: Node) -> str | None:
         """How `kernels.conv3x3` computes a convolution; None leaves it alone."""
@@ -68,54 +65,14 @@ class _Fuser:
         batch, _, height, width = shape_of(node)
         return choose(batch, size[1], size[0], height, width, torch.get_num_threads(), self.settings.memory)
 
-    def statistics_of(self, x: Node) -> Node:
-        """Partial statistics of a map: from the convolution that makes it, or by reading it."""
-        if x not in self.statistics:
-            if is_call(x, kernels.conv3x3):
-                with self.graph.inserting_after(x):
-                    value = self.graph.call_function(operator.getitem, (x, 0))
-                with self.graph.inserting_after(value):
-                    sums = self.graph.call_function(operator.getitem, (x, 1))
-                value.meta = dict(x.meta)
-                x.replace_all_uses_with(value, delete_user_cb=lambda user: user not in (value, sums))
-                x.kwargs = {"statistics": True}
-                self.statistics[value] = sums
-                return sums
-            with self.graph.inserting_before(self._after(x)):
-                self.statistics[x] = self.graph.call_function(kernels.statistics_of, (x,))
-        return self.statistics[x]
-
-    def _after(self, x: Node) -> Node:
-        node = x.next
-        while node.op == "placeholder":
-            node = node.next
-        return node
-
-    def factors(self, conv: _Conv) -> tuple[Node | None, Node | None]:
-        """Factors of channels and of pixels for the norm before a convolution."""
-        if conv.norm is None:
-            return None, None
-        _, groups, weight, bias, scale, shift, eps, _ = conv.norm.args
-        maps = [conv.x] if conv.x2 is None else [conv.x, conv.x2]
-        size = (shape_of(conv.x)[0], sum(shape_of(x)[1] for x in maps))
-        if groups:
-            sums = [self.statistics_of(x) for x in maps]
-            with self.graph.inserting_before(conv.last):
-                second = sums[1] if sums[1:] else None
-                arguments = (sums[0], second, groups, weight, bias, scale, shift, eps, size[1])
-                return self.graph.call_function(kernels.group_factors, arguments), None
-        with self.graph.inserting_before(conv.last):
-            rows = self.graph.call_function(kernels.channel_factors, (*size, weight, scale, shift))
-            return rows, self.graph.call_function(kernels.pixel_factors, (conv.x, conv.x2, eps))
-
     def put(self, conv: _Conv) -> None:
         """Insert the fused call in the place of the last node that it stands for."""
-        rows, pixel = self.factors(conv)
+        rows, pixel = factors_of(self.graph, conv.norm, conv.x, conv.x2, conv.last)
         with self.graph.inserting_before(conv.last):
             packed = self.graph.call_function(kernels.pack_conv3x3, (conv.weight, conv.algorithm))
             arguments = (
-                *(self.current(conv.x), self.current(conv.x2), packed, conv.algorithm, conv.bias),
-                *(rows, pixel, conv.activate, conv.upsample, conv.add, self.current(conv.residual)),
+                *(current(conv.x), current(conv.x2), packed, conv.algorithm, conv.bias),
+                *(rows, pixel, conv.activate, conv.upsample, conv.add, current(conv.residual)),
                 *(conv.gain, list(shape_of(conv.last))),
             )
             node = self.graph.call_function(kernels.conv3x3, arguments)
@@ -123,14 +80,8 @@ class _Fuser:
         conv.last.replace_all_uses_with(node)
         erase_dead(conv.last)
 
-    def current(self, node: Node | None) -> Node | None:
-        """The node that holds a value now: a convolution that gives statistics gives a pair."""
-        if node is not None and is_call(node, kernels.conv3x3) and node.kwargs:
-            return next(user for user in node.users if is_call(user, operator.getitem) and user.args[1] == 0)
-        return node
 
-
-def _parts(x: Node) -> tuple[Node, Node | None]:
+def parts_of(x: Node) -> tuple[Node, Node | None]:
     """The two maps that a concatenation of channels joins."""
     if is_call(x, aten.cat.default) and len(x.args[0]) == 2 and x.args[1] in (1, 1 - len(shape_of(x))):
         first, second = x.args[0]
@@ -148,7 +99,7 @@ def _with_prologue(conv: _Conv) -> None:
         conv.norm, conv.activate, x = x, x.args[-1], x.args[0]
     elif only_user(x) is not None and is_call(x, aten.silu.default):
         conv.activate, x = True, x.args[0]
-    conv.x, conv.x2 = _parts(x)
+    conv.x, conv.x2 = parts_of(x)
 
 
 def _absorb(conv: _Conv, user: Node) -> bool:

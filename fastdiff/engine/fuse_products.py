@@ -13,6 +13,7 @@ from torch import fx
 from . import kernels
 from .fold import hoist
 from .fuse_norms import is_float_map
+from .fuse_pointwise import fuse_pointwise
 from .graphs import Node, calls, erase_dead, is_call, only_user, shape_of, value_of
 from .move_views import new_call, products_of_parts, sums_before_views
 
@@ -129,8 +130,10 @@ def fuse_products(graph: fx.Graph, weights: Sequence[Node]) -> None:
     """Put packed products where weights are multiplied."""
     static = hoist(graph, weights)
     pack_convs(graph, static)
-    products_of_parts(graph, static)
+    if not kernels.CONVOLVES:
+        products_of_parts(graph, static)
     join_linears(graph, hoist(graph, weights))
     sums_before_views(graph)
+    fuse_pointwise(graph, hoist(graph, weights))
     pack_linears(graph, hoist(graph, weights))
     graph.eliminate_dead_code()

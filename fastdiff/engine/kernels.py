@@ -20,6 +20,9 @@ from fastdiff.ops import (
     pixel_norms,
     rms_norm_silu,
 )
+from fastdiff.ops.conv1x1 import last
+from fastdiff.ops.conv1x1 import pack as pack_matrix
+from fastdiff.ops.conv1x1 import stretches as stretches_of_pixels
 from fastdiff.ops.conv3x3_weights import TILE, pack, stretches
 from fastdiff.ops.feature_maps import plain_rows
 
@@ -130,6 +133,52 @@ def conv3x3(
         add,
         residual,
         gain,
+    )
+    return (out, sums) if statistics else out
+
+
+def pack_conv1x1(weight: Tensor) -> Tensor | None:
+    """A weight (Cout, Cin) in the form that `conv1x1` reads."""
+    return pack_matrix(weight).data
+
+
+def conv1x1(
+    x: Tensor,
+    x2: Tensor | None,
+    packed: Tensor,
+    bias: Tensor | None,
+    factors: Tensor | None,
+    pixel: Tensor | None,
+    activate: bool,
+    residual: Tensor | None,
+    size: Sequence[int],
+    statistics: bool = False,
+    out: Tensor | None = None,
+) -> Any:
+    """`fastdiff.ops.conv1x1` without its checks.
+
+    Args:
+        x: (B, C1, ...).
+        x2: (B, C2, ...) or None.
+        packed: by `pack_conv1x1`.
+        bias: (Cout,) or None.
+        factors: (B, 2, C1 + C2), see `group_factors`, or None.
+        pixel: (B, ...), see `pixel_factors`, or None.
+        activate: SiLU before the product.
+        residual: (B, Cout, ...) or None.
+        size: of the result.
+        statistics: a pair of the result and its partial statistics is wanted.
+        out: where the result goes.
+
+    Returns:
+        (B, Cout, ...) channels last, or that and (B, P, 3, Cout).
+    """
+    x, x2 = last(x), None if x2 is None else last(x2)
+    residual = None if residual is None else last(residual)
+    out = torch.empty((size[0], *size[2:], size[1])).movedim(-1, 1) if out is None else out
+    sums = torch.empty((size[0], stretches_of_pixels(size), 3, size[1])) if statistics else None
+    torch.ops.fastdiff.conv1x1_cpp.default(
+        out, sums, x, x2, packed, bias, factors, pixel, activate, None, residual, 1.0
     )
     return (out, sums) if statistics else out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .add_noise import add_noise
 from .attention import attention
 from .channel_statistics import channel_statistics
+from .conv1x1 import conv1x1
 from .conv3x3 import NormFactors, conv3x3
 from .dispatch import use_backend
 from .group_norm_silu import group_norm_silu
@@ -22,6 +23,7 @@ __all__ = [
     "add_noise",
     "attention",
     "channel_statistics",
+    "conv1x1",
     "conv3x3",
     "group_norm_silu",
     "linear_attention",

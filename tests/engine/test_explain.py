@@ -16,12 +16,14 @@ def test_steps_of_a_network():
     names = [step.name for step in told.steps]
     assert told.eager == [] and told.packed_bytes > 0
     assert all(step.milliseconds > 0 for step in told.steps)
-    assert "packed_linear" in names and "stride [2, 2]" in str(told)
+    assert ("conv1x1" if CONVOLVES else "packed_linear") in names and "stride [2, 2]" in str(told)
     if CONVOLVES:
         fused = [step.fused for step in told.steps if step.name == "conv3x3"]
         assert len(fused) >= 7 and "aten" not in str(names[names.index("conv3x3")])
         assert any("concatenation, norm, SiLU" in f for f in fused) and any("upsampling" in f for f in fused)
         assert any("residual" in f for f in fused) and any("statistics" in f for f in fused)
+        products = [step.fused for step in told.steps if step.name == "conv1x1"]
+        assert any("norm" in f for f in products) and any("residual" in f for f in products)
 
 
 def test_what_is_left_to_eager_torch_is_told():

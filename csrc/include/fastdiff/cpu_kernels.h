@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "fastdiff/attention.h"
+#include "fastdiff/conv1x1.h"
 #include "fastdiff/conv3x3.h"
 #include "fastdiff/norms.h"
 #include "fastdiff/row.h"
@@ -88,6 +89,8 @@ struct VqCodeSumsArgs {
   ENTRY(linear_attention, (const LinearAttentionArgs&, float* scratch, int64_t, int64_t))         \
   ENTRY(conv3x3, (const Conv3x3Args&, Conv3x3Phase, float* scratch, int64_t, int64_t))            \
   ENTRY(conv3x3_pack, (const Conv3x3PackArgs&, int64_t, int64_t))                                 \
+  ENTRY(conv1x1, (const Conv1x1Args&, float* scratch, int64_t, int64_t))                          \
+  ENTRY(conv1x1_pack, (const Conv1x1PackArgs&, int64_t, int64_t))                                 \
   ENTRY(channel_statistics, (const ChannelStatisticsArgs&, int64_t, int64_t))                     \
   ENTRY(pixel_norms, (const PixelNormsArgs&, int64_t, int64_t))                                   \
   ENTRY(norm_factors, (const NormFactorsArgs&, int64_t, int64_t))
