@@ -107,6 +107,7 @@ void conv1x1_pack(Tensor packed, Tensor weight) {
   args.weight = static_cast<const float*>(weight.const_data_ptr());
   for (int d = 0; d < 2; ++d) args.strides[d] = weight.stride(d);
   args.out = static_cast<float*>(packed.mutable_data_ptr());
+  prefer_large_pages(args.out, packed.numel());
   torch::stable::parallel_for(
       0, ceil_div(args.outs, 2 * cpu_kernels().lanes), 1,
       [&args](int64_t begin, int64_t end) { cpu_kernels().conv1x1_pack(args, begin, end); });

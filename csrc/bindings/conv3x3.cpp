@@ -6,7 +6,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kBlockTiles = 32, kChunk = 2;  // measured: docs/lab/conv3x3.md
+constexpr int64_t kBlockTiles = 32, kChunk = 8;  // measured: docs/lab/conv3x3.md
 
 int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
   const int64_t lanes = cpu_kernels().lanes;
@@ -134,6 +134,7 @@ void conv3x3_pack(Tensor packed, Tensor weight, int64_t tile) {
   args.weight = static_cast<const float*>(weight.const_data_ptr());
   for (int d = 0; d < 4; ++d) args.strides[d] = weight.stride(d);
   args.out = static_cast<float*>(packed.mutable_data_ptr());
+  prefer_large_pages(args.out, packed.numel());
   const int64_t panels = ceil_div(args.outs, 2 * cpu_kernels().lanes);
   torch::stable::parallel_for(
       0, panels, 1, [&args](int64_t begin, int64_t end) { cpu_kernels().conv3x3_pack(args, begin, end); });

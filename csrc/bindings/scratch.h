@@ -1,4 +1,4 @@
-// Scratch memory and equal shares of the work of a convolution.
+// Memory and equal shares of the work of a convolution.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -6,26 +6,47 @@
 #include <cstdint>
 #include <new>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace fastdiff {
 
 inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// Asks for large pages where memory that nobody has written yet spans whole ones: looking up the addresses of
+// small pages is a good part of the time of reading weights once.
+constexpr uintptr_t kLargePage = uintptr_t{1} << 21;
+inline void prefer_large_pages(void* data, int64_t floats) {
+#ifdef MADV_HUGEPAGE
+  const uintptr_t first = reinterpret_cast<uintptr_t>(data), end = first + 4 * static_cast<uintptr_t>(floats);
+  const uintptr_t begin = (first + kLargePage - 1) / kLargePage * kLargePage;
+  const uintptr_t last = end / kLargePage * kLargePage;
+  if (begin < last) (void)madvise(reinterpret_cast<void*>(begin), last - begin, MADV_HUGEPAGE);
+#else
+  (void)data;
+  (void)floats;
+#endif
+}
+
 // Scratch memory of this thread, kept between calls.
 inline float* scratch_of(int64_t floats) {
+  constexpr std::align_val_t alignment{kLargePage};
   struct Buffer {
     float* data = nullptr;
     int64_t size = 0;
-    ~Buffer() { ::operator delete(data, std::align_val_t{64}); }
+    ~Buffer() { ::operator delete(data, alignment); }
   };
   static thread_local Buffer buffer;
   if (buffer.size < floats) {
-    ::operator delete(buffer.data, std::align_val_t{64});
+    ::operator delete(buffer.data, alignment);
     buffer.data = nullptr;
     buffer.size = 0;
-    buffer.data = static_cast<float*>(::operator new(4 * static_cast<size_t>(floats), std::align_val_t{64}));
+    buffer.data = static_cast<float*>(::operator new(4 * static_cast<size_t>(floats), alignment));
     buffer.size = floats;
+    prefer_large_pages(buffer.data, floats);
   }
   return buffer.data;
 }

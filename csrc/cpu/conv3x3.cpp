@@ -11,6 +11,8 @@
 
 namespace fastdiff::FASTDIFF_ISA {
 
+constexpr int64_t kNearFloats = 400000;  // what the second level of the cache keeps beside a stream
+
 // Tiles top ... bottom - 1 by left ... right - 1 of a sample; the first has the number `tile` in its block.
 struct ConvRun {
   int64_t sample, top, bottom, left, right, tile;
@@ -108,48 +110,69 @@ struct Conv3x3 {
     });
   }
 
-  // A panel of V vectors of packed weights, all positions, to m.
-  template <int V>
-  void multiply_packed(const float* v, int64_t tiles, const float* weight, float* m) const {
-    const int64_t size = depth * V * kLanes;
-    for (int64_t p = 0; p < conv3x3_positions(Tile); ++p, weight += size)
-      multiply_panel<V>(v + p * apart, depth, tiles, weight, depth, m + p * product_apart, width,
-                        weight + size, 4 * size);
+  int64_t panel_floats(int64_t panel) const {
+    return (args.outs - panel * kPanel <= kLanes ? kLanes : kPanel) * depth;
+  }
+  // Weights of a panel, as they are packed.
+  const float* weight_of(int64_t panel) const {
+    return args.weight + panel * kPanel * depth * (args.plain ? 9 : conv3x3_positions(Tile));
   }
 
-  // The same from weights as they are, transformed into u by two rows of positions.
-  template <int V, int Pair = 0>
-  void multiply_plain(const float* v, int64_t tiles, const float* weight, float* m, float* u) const {
+  // One position of a panel: `size` weights at u; `bytes` from `next` on are read soon.
+  void multiply_position(const float* v, int64_t tiles, int64_t p, const float* u, int64_t size, float* m,
+                         const float* next, int64_t bytes) const {
+    v += p * apart;
+    m += p * product_apart;
+    if (size == kLanes * depth)
+      multiply_panel<1>(v, depth, tiles, u, depth, m, width, next, bytes);
+    else
+      multiply_panel<kPanelVectors>(v, depth, tiles, u, depth, m, width, next, bytes);
+  }
+
+  // Panels from packed weights to m, position by position.
+  void multiply_packed(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m) const {
+    for (int64_t p = 0; p < conv3x3_positions(Tile); ++p) {
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const int64_t size = panel_floats(panel), after = panel + 1 < end ? panel + 1 : begin;
+        const float* next = weight_of(after) + (p + (after == begin)) * panel_floats(after);
+        multiply_position(v, tiles, p, weight_of(panel) + p * size, size, m + (panel - begin) * kPanel, next,
+                          4 * size);
+      }
+    }
+  }
+
+  // A panel from weights as they are, transformed into u by two rows of positions.
+  template <int Pair = 0>
+  void multiply_plain(const float* v, int64_t tiles, int64_t panel, float* m, float* u) const {
     constexpr int side = Tile + 2;
-    const int64_t size = depth * V * kLanes, share = 9 * size / (side * side);
+    const int64_t size = panel_floats(panel), share = 9 * size / (side * side);
     const int64_t u_apart = size + 16;  // so that its positions do not all fall into one set of the cache
-    transform_filters<Tile, Pair, V>(weight, depth, u, u_apart);
+    const float* weight = weight_of(panel);
+    if (size == kLanes * depth)
+      transform_filters<Tile, Pair, 1>(weight, depth, u, u_apart);
+    else
+      transform_filters<Tile, Pair, kPanelVectors>(weight, depth, u, u_apart);
     for (int i = 0; i < 2 * side; ++i) {
       const int64_t p = Winograd<Tile>::pairs[Pair][i / side] * side + i % side;
       const float* next = weight + 9 * size + (2 * side * Pair + i) * share;
-      multiply_panel<V>(v + p * apart, depth, tiles, u + i * u_apart, depth, m + p * product_apart, width,
-                        next, 4 * share);
+      multiply_position(v, tiles, p, u + i * u_apart, size, m, next, 4 * share);
     }
-    if constexpr (2 * (Pair + 1) < side) multiply_plain<V, Pair + 1>(v, tiles, weight, m, u);
+    if constexpr (2 * (Pair + 1) < side) multiply_plain<Pair + 1>(v, tiles, panel, m, u);
   }
 
-  template <int V>
-  void multiply(const float* v, int64_t tiles, const float* weight, float* m, float* u) const {
-    if constexpr (Tile > 1) {
-      if (args.plain) return multiply_plain<V>(v, tiles, weight, m, u);
-    }
-    multiply_packed<V>(v, tiles, weight, m);
-  }
-
-  // Panels of one chunk, all positions, to m.
+  // Panels of one chunk, all positions, to m: one after the other, so that weights are read in the order of
+  // memory, if the input stays in the cache meanwhile; else each position of the input serves all panels.
   void multiply_chunk(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m, float* u) const {
-    const int64_t size = kPanel * (args.plain ? 9 : conv3x3_positions(Tile)) * depth;
+    const bool stays = conv3x3_positions(Tile) * (tiles + kPanel) * depth < kNearFloats;
+    if (!args.plain && !stays) return multiply_packed(v, tiles, begin, end, m);
     for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
-      const float* weight = args.weight + panel * size;
-      if (args.outs - panel * kPanel <= kLanes)
-        multiply<1>(v, tiles, weight, m, u);
-      else
-        multiply<kPanelVectors>(v, tiles, weight, m, u);
+      if constexpr (Tile > 1) {
+        if (args.plain) {
+          multiply_plain(v, tiles, panel, m, u);
+          continue;
+        }
+      }
+      multiply_packed(v, tiles, panel, panel + 1, m);
     }
   }
 

@@ -83,6 +83,21 @@ static inline __attribute__((always_inline)) void finish_vector(const ConvSums& 
   if (args.statistics) add_moments<Tile>(s, c, opens, y, rows, columns);
 }
 
+// Asks for the lines of a tile that is finished a little later.
+template <int Tile>
+static inline __attribute__((always_inline)) void expect_tile(const ConvSums& s, int64_t at) {
+  const Conv3x3Args& args = s.args;
+  for (int i = 0; i < Tile; ++i) {
+    for (int j = 0; j < Tile; ++j) {
+      const int64_t p = at + (i * args.width + j) * args.outs;
+      for (int64_t c = 0; c < s.count; c += 16) {
+        if (args.residual) __builtin_prefetch(args.residual + p + c, 0, 3);
+        __builtin_prefetch(args.out + p + c, 1, 3);
+      }
+    }
+  }
+}
+
 template <int Tile>
 static void finish_tile(const ConvSums& s, const float* m, int64_t at, bool opens) {
   each_vector(s.count,
@@ -123,6 +138,7 @@ static const float* finish_stretch(const ConvSums& s, const Conv3x3Cut& cut, int
       const int64_t at = ((sample * args.height + y) * args.width + x) * args.outs + s.first;
       const int64_t rows = args.height - y < Tile ? args.height - y : Tile;
       const int64_t columns = args.width - x < Tile ? args.width - x : Tile;
+      if (Tile > 1 && column + 1 < right) expect_tile<Tile>(s, at + Tile * args.outs);
       if (rows == Tile && columns == Tile)
         finish_tile<Tile>(s, m, at, pixels == 0);
       else

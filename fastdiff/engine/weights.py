@@ -89,8 +89,8 @@ class WeightSet:
         """Memory that packed weights hold."""
         kept = [value for value in self._values.values() if isinstance(value, Tensor)]
         opaque = sum(t.numel() * t.element_size() for t in kept if t.is_mkldnn)
-        plain = [t.untyped_storage() for t in kept if not t.is_mkldnn]
-        return opaque + sum({s.data_ptr(): s.nbytes() for s in plain}.values())
+        plain = {t.data_ptr(): t.numel() * t.element_size() for t in kept if not t.is_mkldnn}
+        return opaque + sum(plain.values())
 
 
 class WeightSets:

@@ -32,6 +32,7 @@ from .arguments import check_exactly, check_number, check_tensor, check_written,
 from .channel_statistics import float32_on_cpu
 from .conv3x3 import NormFactors
 from .feature_maps import dense_floats, plain_rows
+from .packed_memory import packed_memory
 
 __all__ = ["PackedMatrix", "conv1x1", "last", "pack", "stretches"]
 _OP = "conv1x1"
@@ -90,7 +91,7 @@ def pack(weight: Tensor) -> PackedMatrix:
     _check_weight("conv1x1.pack", weight)
     if extension.MISSING or not weight.is_cpu or weight.dtype != torch.float32:
         return PackedMatrix(weight, None)
-    data = torch.empty(torch.ops.fastdiff.conv1x1_packed_floats(*weight.shape))
+    data = packed_memory(torch.ops.fastdiff.conv1x1_packed_floats(*weight.shape))
     torch.ops.fastdiff.conv1x1_pack_cpp.default(data, weight.detach())
     return PackedMatrix(weight, data)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import extension
 from .arguments import check_tensor, described
+from .packed_memory import packed_memory
 
 ALGORITHMS = ("direct", "f23", "f43", "f43-lean")
 #: Outputs along one side of a tile.
@@ -29,7 +30,7 @@ _STRETCH_TILES = 16
 _LOW_MEMORY = ("direct", "f23", "f43-lean")
 #: Measured on 2 cores with AVX-512: products a second and thread, bytes a second from memory, seconds per transformed
 #: filter and thread, tiles for which one transform serves.
-_FLOPS, _BYTES, _TRANSFORM, _LEAN_TILES = 1.3e11, 2.6e10, 4.1e-9, 32
+_FLOPS, _BYTES, _TRANSFORM, _LEAN_TILES = 1.3e11, 3.5e10, 4.1e-9, 32
 #: What the choice that is the same for every batch is made for.
 _USUAL_BATCH, _USUAL_THREADS = 4, 2
 
@@ -90,7 +91,7 @@ def pack(weight: Tensor, algorithm: str) -> PackedWeight:
     if extension.MISSING or not weight.is_cpu or weight.dtype != torch.float32:
         return PackedWeight(weight, None, algorithm)
     tile, (outs, channels) = _PACKED_TILE[algorithm], weight.shape[:2]
-    data = torch.empty(torch.ops.fastdiff.conv3x3_packed_floats(tile, outs, channels))
+    data = packed_memory(torch.ops.fastdiff.conv3x3_packed_floats(tile, outs, channels))
     torch.ops.fastdiff.conv3x3_pack_cpp.default(data, weight.detach(), tile)
     return PackedWeight(weight, data, algorithm)
 
