@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastdiff.cli.chain import Chain
-    from fastdiff.model import Model
+    from fastdiff.cli.drawing import Drawing, Wanted
 
 #: Suffixes that nobody means as the name of a folder.
 OTHER_FORMATS = (
@@ -51,7 +51,7 @@ class SampleOptions:
     """
 
     model: str = "fashion"
-    """Name of a shipped model, or a folder with config.json and model.safetensors."""
+    """Name of a shipped model, or a folder that `fastdiff train` wrote (a PixelCNN has no solver and no steps)."""
     num: int | None = None
     """Number of images; 64, or as many as there are seeds."""
     steps: int = 50
@@ -105,29 +105,10 @@ class SampleOptions:
     json: bool = False
     """Print the summary as one JSON object."""
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """The images of a call: their seeds, and for each a label, an initial image and a mask (or None)."""
-
-    seeds: list[int]
-    labels: list[int] | None
-    x_init: Tensor | None = None
-    mask: Tensor | None = None
-
-    def only(self, kept: Sequence[int]) -> Wanted:
-        """Some of them, by their places; every image keeps its label and where it starts."""
-        labels = None if self.labels is None else [self.labels[i] for i in kept]
-        x_init, mask = (None if given is None else given[list(kept)] for given in (self.x_init, self.mask))
-        return Wanted([self.seeds[i] for i in kept], labels, x_init, mask)
-
-    def without(self, done: set[int]) -> Wanted:
-        """The same without some seeds."""
-        return self.only([i for i, seed in enumerate(self.seeds) if seed not in done])
-
-    def arguments(self) -> dict[str, Any]:
-        """What a drawing call gets of it."""
-        return {"seeds": self.seeds, "labels": self.labels, "x_init": self.x_init, "mask": self.mask}
+    @property
+    def shows_progress(self) -> bool:
+        """Whether there is a progress bar."""
+        return self.progress and not self.json and sys.stderr.isatty()
 
 
 def main(arguments: list[str]) -> int:
@@ -142,27 +123,22 @@ def main(arguments: list[str]) -> int:
 
 def run(options: SampleOptions) -> dict[str, Any]:
     """Draw and write the images; returns what was done."""
-    from fastdiff.model import load
-    from fastdiff.sampling import step_table
+    from fastdiff.cli.drawing import drawing_of
 
     _check(options)
-    model = load(options.model)
-    cycle = None if options.labels is None else parse_labels(options.labels, model)
-    wanted = _wanted(options, cycle, model)
+    drawing = drawing_of(options)
+    cycle = None if options.labels is None else parse_labels(options.labels, drawing)
+    wanted = _wanted(options, cycle, drawing)
     left = wanted.without(_existing(options.out, wanted.seeds)) if options.resume else wanted
-    table = step_table(model, options.steps, **wanted.only([0]).arguments(), **_arguments(options))
-    if options.init is not None and options.start is None and options.mask is None and table.start[1] != 0:
-        raise ValueError(
-            "sample: --init must go with --start or --mask, or --solver ddim_inverse, got it alone"
-        )
+    steps, evaluations = drawing.cost(wanted.only([0]))
     started = time.perf_counter()
-    files = _write(options, model, left, len(cycle or ())) if left.seeds else []
+    files = _write(options, drawing, left, len(cycle or ())) if left.seeds else []
     seconds = time.perf_counter() - started
     return {
         "images": len(left.seeds),
         "skipped": len(wanted.seeds) - len(left.seeds),
-        "steps": options.steps,
-        "evaluations": table.branches,
+        "steps": steps,
+        "evaluations": evaluations,
         "seconds": round(seconds, 3),
         "images_per_second": round(len(left.seeds) / seconds, 3) if left.seeds else None,
         "files": [str(file) for file in files],
@@ -204,7 +180,7 @@ def _kind(out: Path) -> Literal["grid", "npz", "folder"]:
     return {".png": "grid", ".npz": "npz"}.get(out.suffix.lower(), "folder")  # type: ignore[return-value]
 
 
-def parse_labels(text: str, model: Model) -> list[int]:
+def parse_labels(text: str, model: Drawing) -> list[int]:
     """Class numbers of a list of numbers, ranges and class names, such as `0-3,bag`.
 
     Raises:
@@ -233,7 +209,8 @@ def parse_labels(text: str, model: Model) -> list[int]:
     return labels
 
 
-def _wanted(options: SampleOptions, cycle: list[int] | None, model: Model) -> Wanted:
+def _wanted(options: SampleOptions, cycle: list[int] | None, drawing: Drawing) -> Wanted:
+    from fastdiff.cli.drawing import Wanted
     from fastdiff.cli.image_inputs import read_images, read_mask
     from fastdiff.rng import parse_seeds, seed_list
 
@@ -242,8 +219,8 @@ def _wanted(options: SampleOptions, cycle: list[int] | None, model: Model) -> Wa
     seeds = list(seed_list(options.seed, count, named))
     labels = None if cycle is None else [cycle[i % len(cycle)] for i in range(count)]
     given = (
-        None if options.init is None else read_images(options.init, model.shape, "--init"),
-        None if options.mask is None else read_mask(options.mask, model.shape),
+        None if options.init is None else read_images(options.init, drawing.shape, "--init"),
+        None if options.mask is None else read_mask(options.mask, drawing.shape),
     )
     return Wanted(seeds, labels, *(_repeated(images, count) for images in given))
 
@@ -259,12 +236,12 @@ def _existing(folder: Path, seeds: Sequence[int]) -> set[int]:
     return {seed for seed in seeds if seed_file(folder, seed).is_file()}
 
 
-def _write(options: SampleOptions, model: Model, wanted: Wanted, classes: int) -> list[Path]:
+def _write(options: SampleOptions, drawing: Drawing, wanted: Wanted, classes: int) -> list[Path]:
     """Draw `wanted` and write it as asked; returns the files (for a folder: the folder)."""
     from fastdiff.cli import images
 
     chain = _chain(options) if options.trajectory else None
-    batches = _batches(options, model, wanted, chain)
+    batches = _batches(options, drawing, wanted, chain)
     if _kind(options.out) == "folder":
         for seeds, drawn in batches:
             for seed, image in zip(seeds, images.to_uint8(drawn), strict=True):
@@ -280,25 +257,11 @@ def _write(options: SampleOptions, model: Model, wanted: Wanted, classes: int) -
 
 
 def _batches(
-    options: SampleOptions, model: Model, wanted: Wanted, chain: Chain | None
+    options: SampleOptions, drawing: Drawing, wanted: Wanted, chain: Chain | None
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of (seeds, images); the first goes through `chain` when the trajectory is wanted."""
-    from fastdiff.sampling import sample, sample_batches
-
-    more = _arguments(options)
+    """Batches of (seeds, images), with a progress bar."""
     with _bar(options, len(wanted.seeds)) as bar:
-        if chain is not None:
-            first = wanted.only(range(min(options.batch, len(wanted.seeds))))
-            wanted = wanted.only(range(len(first.seeds), len(wanted.seeds)))
-            states = sample(model, options.steps, trajectory=True, **first.arguments(), **more)
-            chain.keep(states)
-            bar.update(len(first.seeds))
-            yield first.seeds, states[-1]
-        if not wanted.seeds:
-            return
-        for seeds, drawn in sample_batches(
-            model, options.steps, batch_size=options.batch, **wanted.arguments(), **more
-        ):
+        for seeds, drawn in drawing.batches(wanted, chain):
             bar.update(len(seeds))
             yield seeds, drawn
 
@@ -312,49 +275,7 @@ def _chain(options: SampleOptions) -> Chain:
     return Chain(base, options.scale, options.columns)
 
 
-def _arguments(options: SampleOptions) -> dict[str, Any]:
-    """Arguments that every drawing call gets."""
-    import torch
-
-    from fastdiff.guidance import Guidance
-
-    solver_options = {} if options.eta is None else {"eta": options.eta}
-    return {
-        "solver": options.solver,
-        "spacing": options.spacing,
-        "start": options.start,
-        "guidance": Guidance(options.guidance, options.rescale, interval=options.interval),
-        "clip": "dynamic" if options.dynamic else "data",
-        "device": _device(options.device),
-        "dtype": None if options.dtype == "float32" else getattr(torch, options.dtype),
-        "batch_invariant": options.batch_invariant,
-        "progress": _shows(options),
-        **solver_options,
-    }
-
-
-def _device(name: str | None) -> str | None:
-    """The device's name, when torch knows it and it is there."""
-    import torch
-
-    if name is None:
-        return None
-    try:
-        kind = torch.device(name).type
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"sample: --device must be a device that is there, got {name!r}: {reason}") from None
-    if kind == "meta":
-        raise ValueError("sample: --device must hold numbers, got 'meta'")
-    return name
-
-
-def _shows(options: SampleOptions) -> bool:
-    return options.progress and not options.json and sys.stderr.isatty()
-
-
 def _bar(options: SampleOptions, total: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="image", disable=not _shows(options))
+    return tqdm(total=total, unit="image", disable=not options.shows_progress)

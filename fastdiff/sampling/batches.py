@@ -57,7 +57,7 @@ def sample_batches(
     if refused:
         raise ValueError(f"sample_batches: {refused[0]} must be left out, got it; use sample")
     whole = _planned(model, steps, num=num, **options)
-    return _batches(whole, _share(len(whole.seeds), rank, world_size), batch_size)
+    return _batches(whole, share_of(len(whole.seeds), rank, world_size), batch_size)
 
 
 def step_table(model: ModelChoice, steps: Steps = 50, **options: Any) -> StepTable:
@@ -81,8 +81,12 @@ def _batches(whole: Plan, mine: range, batch_size: int) -> Iterator[Batch]:
         yield list(whole.seeds[piece]), whole.draw(piece)
 
 
-def _share(num: int, rank: int | None, world_size: int | None) -> range:
-    """The consecutive part of `num` samples that belongs to this process."""
+def share_of(num: int, rank: int | None, world_size: int | None) -> range:
+    """The consecutive part of `num` samples that belongs to this process; arguments as in `sample_batches`.
+
+    Raises:
+        ValueError: for a process that is not among the others.
+    """
     size = int(os.environ.get("WORLD_SIZE", 1)) if world_size is None else world_size
     place = int(os.environ.get("RANK", 0)) if rank is None else rank
     if size < 1 or not 0 <= place < size:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fastdiff.systems.files import SYSTEMS, known_systems, load, save
+from fastdiff.systems.files import SYSTEMS, kind_of, known_systems, load, save
 
-__all__ = ["SYSTEMS", "known_systems", "load", "save"]
+__all__ = ["SYSTEMS", "kind_of", "known_systems", "load", "save"]

@@ -54,6 +54,16 @@ def known_systems() -> list[str]:
     return known("system")
 
 
+def kind_of(name_or_path: str | Path) -> str | None:
+    """The name of the class in a folder (or of a known name), None when it holds no system.
+
+    Raises:
+        ValueError: for an unknown name or a folder without a description.
+    """
+    entry = read_config(find_folder(name_or_path, "system")).get("system")
+    return entry.get("name") if isinstance(entry, dict) else None
+
+
 def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
     """Read a system: float32, in evaluation mode, without gradients.
 

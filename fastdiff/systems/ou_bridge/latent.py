@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import Anchor
@@ -107,11 +106,8 @@ class LatentBridge(nn.Module):
         return self.vqvae.decode(self.vqvae.quantise(latents).quantised).clamp(-1.0, 1.0)
 
     def latent_mask(self, mask: Tensor) -> Tensor:
-        """A mask (..., H, W) of known pixels to known latents (..., h, w): the least known pixel of each counts."""
-        leading, size = mask.shape[:-2], mask.shape[-2:]
-        flat = -mask.reshape(-1, 1, *size).float()
-        pooled = -functional.max_pool2d(flat, self.vqvae.reduction)
-        return pooled.reshape(*leading, *pooled.shape[-2:])
+        """A mask (..., H, W) of known pixels to one of known latents (..., h, w), see `VQVAE.known_codes`."""
+        return self.vqvae.known_codes(mask)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) through the VQ-VAE alone."""

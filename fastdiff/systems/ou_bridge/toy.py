@@ -10,40 +10,57 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastdiff.nn import sinusoidal
 from fastdiff.nn.codebook import SphericalCodebook
 from fastdiff.systems.ou_bridge.bridge import DiffusionBridge
+from fastdiff.systems.ou_bridge.process import Process
 
 
 class ToyNet(nn.Module):
-    """Noise of points (B, d, L) at times (B,): gain, Linear + time, two of conv3-tanh, conv1.
+    """Noise of points (B, d, L) at times (B,): gain, conv1, residual blocks of SiLU-conv3-SiLU-conv3, SiLU, conv1.
 
     The points shrink by a factor of ten on their way to the target; the gain of each time makes them unit size, so
     that the network sees as well at the end, where neighbours are decided, as at the beginning.
 
     Args:
-        gains: (T,) factor on the points at each time.
+        gains: (T,) factor on the points at each time, see `unit_gains`.
         dim: d.
         width: channels inside.
+        blocks: residual blocks; each carries what is known two positions further.
     """
 
     gains: Tensor
 
-    def __init__(self, gains: Tensor | Sequence[float], dim: int = 2, width: int = 64) -> None:
+    def __init__(
+        self, gains: Tensor | Sequence[float], dim: int = 2, width: int = 64, blocks: int = 3
+    ) -> None:
         super().__init__()
         self.width = width
         self.register_buffer("gains", torch.as_tensor(gains, dtype=torch.float32))
-        self.enter, self.time = nn.Conv1d(dim, width, 1), nn.Linear(width, width)
-        self.conv1, self.conv2 = (nn.Conv1d(width, width, 3, padding=1) for _ in range(2))
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.enter = nn.Conv1d(dim, width, 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *(part for _ in range(2) for part in (nn.SiLU(), nn.Conv1d(width, width, 3, padding=1)))
+            )
+            for _ in range(blocks)
+        )
         self.leave = nn.Conv1d(width, dim, 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """(B, d, L) to (B, d, L)."""
-        time = self.time(sinusoidal(t, self.width))[:, :, None]
-        h = torch.tanh(self.enter(self.gains[t][:, None, None] * x) + time)
-        h = h + torch.tanh(self.conv1(h) + time)
-        return self.leave(h + torch.tanh(self.conv2(h)))
+        time = self.time(sinusoidal(10 * t, self.width))[:, :, None]
+        h = self.enter(self.gains[t][:, None, None] * x)
+        for block in self.blocks:
+            h = h + block(h + time)
+        return self.leave(functional.silu(h))
+
+
+def unit_gains(process: Process, dim: int = 2) -> Tensor:
+    """(T,) factors that give points which start on the unit sphere of R^dim unit variance at each time."""
+    return torch.from_numpy((process.signal**2 / dim + process.spread**2) ** -0.5).float()
 
 
 class ToyModel(DiffusionBridge):

@@ -53,9 +53,19 @@ class LatentPixelCNN(nn.Module):
         mask: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Images (num, C, H, W) in [-1, 1]; `known` images (num, C, H, W) are kept where `mask` (h, w) of codes is 1.
+        """Images (num, C, H, W) in [-1, 1].
 
-        The other arguments are those of `sample_codes`.
+        Args:
+            num: number of images; 16, or as many as there are seeds.
+            labels: (num,) int64 classes, for a network that has them.
+            seed: image i has the seed `seed + i`.
+            seeds: the seeds themselves.
+            known: images (num, C, H, W) or (C, H, W), encoded and kept where `mask` is 1.
+            mask: 1 where known, of pixels ([num,] [1,] H, W) or of codes ([num,] [1,] h, w).
+            temperature: divides the logits, > 0.
+
+        Raises:
+            ValueError: for an argument that does not fit.
         """
         self.eval()
         codes = sample_codes(
@@ -65,8 +75,19 @@ class LatentPixelCNN(nn.Module):
             labels=labels,
             seed=seed,
             seeds=seeds,
-            known=None if known is None else self.vqvae.indices(known),
-            mask=mask,
+            known=None if known is None else self.vqvae.indices(known.reshape(-1, *known.shape[-3:])),
+            mask=None if mask is None else self._code_mask(mask),
             temperature=temperature,
         )
         return self.vqvae.images(codes).clamp(-1.0, 1.0)
+
+    def _code_mask(self, mask: Tensor) -> Tensor:
+        """A mask of pixels or codes as (h, w) or (num, h, w) of codes."""
+        size = tuple(mask.shape[-2:])
+        if mask.ndim not in (2, 3, 4) or size not in (self.size, self.image_shape[1:]):
+            raise ValueError(
+                f"LatentPixelCNN: mask must be {self.image_shape[1:]} pixels or {self.size} codes, "
+                f"got {tuple(mask.shape)}"
+            )
+        flat = mask.amin(1) if mask.ndim == 4 else mask
+        return flat if size == self.size else self.vqvae.known_codes(flat)

@@ -132,6 +132,16 @@ class VQVAE(nn.Module):
             expected = f"(B, {channels}, H, W), H and W multiples of {factor}"
             raise ValueError(f"VQVAE: x must be {expected}, got {tuple(x.shape)}")
 
+    def known_codes(self, mask: Tensor) -> Tensor:
+        """A mask (..., H, W) of pixels, 1 where known, to one of codes (..., h, w): the least known pixel counts.
+
+        Only the `reduction` x `reduction` pixels under a code count. The encoder sees some further ones, so codes at
+        the border of a known region depend a little on pixels beyond it.
+        """
+        leading, size = mask.shape[:-2], mask.shape[-2:]
+        pooled = -functional.max_pool2d(-mask.reshape(-1, 1, *size).float(), self.reduction)
+        return pooled.reshape(*leading, *pooled.shape[-2:])
+
     @torch.no_grad()
     def indices(self, x: Tensor) -> Tensor:
         """The indices (B, h, w) of images x (B, C, H, W)."""
