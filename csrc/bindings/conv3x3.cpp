@@ -6,7 +6,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kBlockTiles = 32, kChunk = 8;  // measured: docs/lab/conv3x3.md
+constexpr int64_t kBlockTiles = 32, kChunk = 2, kWideChunk = 8;  // measured: docs/lab/conv3x3.md
 
 int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
   const int64_t lanes = cpu_kernels().lanes;
@@ -37,7 +37,9 @@ bool plan(Conv3x3Args& args) {
   const int64_t most = std::max<int64_t>(1, (shared ? 2 : 1) * kBlockTiles / cut.tiles);
   const int64_t shares = shared ? 1 : threads, blocks = ceil_div(ceil_div(stretches, most), shares) * shares;
   args.block = ceil_div(stretches, blocks);
-  args.chunk = std::min(ceil_div(args.outs, 2 * cpu_kernels().lanes), kChunk);
+  const int64_t panel = 2 * cpu_kernels().lanes;
+  const bool in_turn = args.plain || conv3x3_stays(args, panel);
+  args.chunk = std::min(ceil_div(args.outs, panel), in_turn ? kChunk : kWideChunk);
   return shared;
 }
 
@@ -74,8 +76,11 @@ void run(Conv3x3Args& args) {
 
 void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2, Tensor packed, int64_t tile,
              OptionalTensor bias, OptionalTensor factors, OptionalTensor pixel, bool activate, bool upsample,
-             OptionalTensor add, OptionalTensor residual, double gain) {
+             OptionalTensor add, OptionalTensor residual, double gain, int64_t stride, int64_t before) {
   check_tile(tile);
+  STD_TORCH_CHECK(
+      stride == 1 ? before == 1 : stride == 2 && tile == 1 && !upsample && (before == 0 || before == 1),
+      "conv3x3: stride must be 1, or 2 with tile 1, got ", stride);
   STD_TORCH_CHECK(x.dim() == 4 && out.dim() == 4, "conv3x3: x and out must be (B, C, H, W)");
   Conv3x3Args args;
   const int64_t height = x.size(2), width = x.size(3);
@@ -83,8 +88,12 @@ void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   args.channels = x.size(1);
   args.channels2 = x2.has_value() && x2->dim() == 4 ? x2->size(1) : 0;
   args.outs = out.size(1);
-  args.height = upsample ? 2 * height : height;
-  args.width = upsample ? 2 * width : width;
+  args.stride = stride;
+  args.before = before;
+  args.in_height = height;
+  args.in_width = width;
+  args.height = upsample ? 2 * height : stride == 2 ? (height + before) / 2 : height;
+  args.width = upsample ? 2 * width : stride == 2 ? (width + before) / 2 : width;
   args.tile = tile;
   args.upsample = upsample;
   args.activate = activate;
@@ -146,7 +155,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
   m.def(
       "conv3x3_cpp(Tensor(a!) out, Tensor(b!)? statistics, Tensor x, Tensor? x2, Tensor packed, int tile, "
       "Tensor? bias, Tensor? factors, Tensor? pixel, bool activate, bool upsample, Tensor? add, "
-      "Tensor? residual, float gain) -> ()");
+      "Tensor? residual, float gain, int stride=1, int before=1) -> ()");
   m.def("conv3x3_pack_cpp(Tensor(a!) packed, Tensor weight, int tile) -> ()");
   m.def("conv3x3_packed_floats(int tile, int outs, int channels) -> int");
 }

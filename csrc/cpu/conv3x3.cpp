@@ -11,8 +11,6 @@
 
 namespace fastdiff::FASTDIFF_ISA {
 
-constexpr int64_t kNearFloats = 400000;  // what the second level of the cache keeps beside a stream
-
 // Tiles top ... bottom - 1 by left ... right - 1 of a sample; the first has the number `tile` in its block.
 struct ConvRun {
   int64_t sample, top, bottom, left, right, tile;
@@ -39,19 +37,20 @@ static void each_run(const Conv3x3Cut& cut, int64_t begin, int64_t end, const F&
   }
 }
 
-// From a pixel of the output to that of the input, before the padding is taken off.
-static inline int64_t source(const Conv3x3Args& args, int64_t place) {
+// The row or column of x that the i-th pixel of a tile reads, -1 for the zeros before the first one.
+static inline int64_t source(const Conv3x3Args& args, int64_t tile, int64_t i) {
+  const int64_t place = tile * args.tile * args.stride - args.before + i;
   return args.upsample ? place >> 1 : place;
 }
 
 template <int Tile>
 static ConvStrip strip_of(const Conv3x3Args& args, const ConvRun& run, float* data) {
-  const int64_t top = source(args, run.top * Tile - 1), left = source(args, run.left * Tile - 1);
+  const int64_t top = source(args, run.top, 0), left = source(args, run.left, 0);
   return {run.sample,
           top,
           left,
-          source(args, run.bottom * Tile) - top + 1,
-          source(args, run.right * Tile) - left + 1,
+          source(args, run.bottom - 1, Tile + 1) - top + 1,
+          source(args, run.right - 1, Tile + 1) - left + 1,
           data};
 }
 
@@ -64,11 +63,9 @@ static void transform_run(const Conv3x3Args& args, const ConvRun& run, const Con
   v += run.tile * depth + group.place;
   for (int64_t row = run.top; row < run.bottom; ++row) {
     int64_t rows[side], columns[side];
-    for (int i = 0; i < side; ++i)
-      rows[i] = (source(args, row * Tile - 1 + i) - strip.top) * strip.columns * kConvGroup;
+    for (int i = 0; i < side; ++i) rows[i] = (source(args, row, i) - strip.top) * strip.columns * kConvGroup;
     for (int64_t column = run.left; column < run.right; ++column, v += depth) {
-      for (int j = 0; j < side; ++j)
-        columns[j] = (source(args, column * Tile - 1 + j) - strip.left) * kConvGroup;
+      for (int j = 0; j < side; ++j) columns[j] = (source(args, column, j) - strip.left) * kConvGroup;
       each_vector(group.count, [&](int64_t c, auto access) {
         if constexpr (Tile > 1) {
           transform_input<Tile>(strip.data + c, rows, columns, v + c, apart, access);
@@ -163,8 +160,7 @@ struct Conv3x3 {
   // Panels of one chunk, all positions, to m: one after the other, so that weights are read in the order of
   // memory, if the input stays in the cache meanwhile; else each position of the input serves all panels.
   void multiply_chunk(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m, float* u) const {
-    const bool stays = conv3x3_positions(Tile) * (tiles + kPanel) * depth < kNearFloats;
-    if (!args.plain && !stays) return multiply_packed(v, tiles, begin, end, m);
+    if (!args.plain && !conv3x3_stays(args, kPanel)) return multiply_packed(v, tiles, begin, end, m);
     for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
       if constexpr (Tile > 1) {
         if (args.plain) {

@@ -38,8 +38,7 @@ template <Norm norm, bool Activate>
 static inline __attribute__((always_inline)) void fill_pixels(const Conv3x3Args& args, const ConvGroup& group,
                                                               const ConvStrip& strip, int64_t count,
                                                               const float* factor, const float* offset) {
-  const int64_t height = args.upsample ? args.height / 2 : args.height;
-  const int64_t width = args.upsample ? args.width / 2 : args.width;
+  const int64_t height = args.in_height, width = args.in_width;
   float* to = strip.data;
   for (int64_t r = 0; r < strip.rows; ++r) {
     const int64_t y = strip.top + r, line = (strip.sample * height + y) * width;

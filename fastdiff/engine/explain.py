@@ -70,6 +70,7 @@ def _conv3x3(node: Node) -> str:
     x2, algorithm, factors, activate = (node.args[i] for i in (1, 3, 5, 7))
     upsample, add, residual, gain = (node.args[i] for i in (8, 9, 10, 11))
     parts = [
+        ("stride 2", node.args[13] == 2),
         ("concatenation", x2 is not None),
         ("norm", factors is not None),
         ("SiLU", activate),

@@ -22,6 +22,7 @@ from .map_sums import current, factors_of
 from .settings import Settings
 
 aten = torch.ops.aten
+_FEW_CHANNELS = 16  # fewer are left to oneDNN where the stride is 2
 _UPSAMPLES = (aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
 
 
@@ -41,6 +42,8 @@ class _Conv:
     add: Node | None = None
     residual: Node | None = None
     gain: float = 1.0
+    stride: int = 1
+    before: int = 1
 
 
 @dataclass
@@ -54,7 +57,9 @@ class _Fuser:
         x, weight, bias, stride, padding, dilation, groups = node.args
         if not kernels.CONVOLVES or not self.settings.winograd:
             return None
-        plain = [list(stride), list(padding), list(dilation), groups] == [[1, 1], [1, 1], [1, 1], 1]
+        usual = [list(dilation), groups] == [[1, 1], 1]
+        strided = _strided(x, list(stride), list(padding)) is not None
+        plain = usual and (strided or [list(stride), list(padding)] == [[1, 1], [1, 1]])
         if not plain or not is_float_map(x) or len(shape_of(x)) != 4:
             return None
         size = shape_of(weight)
@@ -62,6 +67,8 @@ class _Fuser:
             return None
         if bias is not None and bias not in self.static:
             return None
+        if strided:
+            return "direct" if min(size[:2]) >= _FEW_CHANNELS else None
         batch, _, height, width = shape_of(node)
         return choose(batch, size[1], size[0], height, width, torch.get_num_threads(), self.settings.memory)
 
@@ -73,12 +80,27 @@ class _Fuser:
             arguments = (
                 *(current(conv.x), current(conv.x2), packed, conv.algorithm, conv.bias),
                 *(rows, pixel, conv.activate, conv.upsample, conv.add, current(conv.residual)),
-                *(conv.gain, list(shape_of(conv.last))),
+                *(conv.gain, list(shape_of(conv.last)), conv.stride, conv.before),
             )
             node = self.graph.call_function(kernels.conv3x3, arguments)
         node.meta = dict(conv.last.meta)
         conv.last.replace_all_uses_with(node)
         erase_dead(conv.last)
+
+
+def _strided(x: Node, stride: list[int], padding: list[int]) -> tuple[Node, int] | None:
+    """(input, zeros before its first row and column) of a convolution of stride 2; DDPM's has zeros behind alone."""
+    if stride == [2, 2] and padding == [1, 1]:
+        return x, 1
+    if (
+        stride != [2, 2]
+        or padding != [0, 0]
+        or not is_call(x, aten.pad.default, aten.constant_pad_nd.default)
+    ):
+        return None
+    kind, value = ("constant", x.args[2]) if is_call(x, aten.constant_pad_nd.default) else x.args[2:4]
+    plain = list(x.args[1]) == [0, 1, 0, 1] and kind == "constant" and not value
+    return (x.args[0], 0) if plain and min(shape_of(x)[2:]) > 2 else None
 
 
 def parts_of(x: Node) -> tuple[Node, Node | None]:
@@ -93,7 +115,11 @@ def parts_of(x: Node) -> tuple[Node, Node | None]:
 def _with_prologue(conv: _Conv) -> None:
     x = conv.x
     doubled = is_call(x, *_UPSAMPLES) and only_user(x) is not None and is_float_map(x.args[0])
-    if doubled and [2 * size for size in shape_of(x.args[0])[2:]] == list(shape_of(x)[2:]):
+    if (
+        doubled
+        and conv.stride == 1
+        and [2 * size for size in shape_of(x.args[0])[2:]] == list(shape_of(x)[2:])
+    ):
         conv.upsample, x = True, x.args[0]
     if only_user(x) is not None and is_call(x, kernels.norm_silu) and len(shape_of(x.args[0])) == 4:
         conv.norm, conv.activate, x = x, x.args[-1], x.args[0]
@@ -147,6 +173,8 @@ def fuse_convs(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> 
         if algorithm is None:
             continue
         conv = _Conv(node, node.args[0], node.args[1], node.args[2], algorithm)
+        if (strided := _strided(conv.x, list(node.args[3]), list(node.args[4]))) is not None:
+            conv.stride, (conv.x, conv.before) = 2, strided
         _with_prologue(conv)
         _with_epilogue(conv)
         fuser.put(conv)

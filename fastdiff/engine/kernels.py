@@ -87,6 +87,8 @@ def conv3x3(
     residual: Tensor | None,
     gain: float,
     size: Sequence[int],
+    stride: int = 1,
+    before: int = 1,
     statistics: bool = False,
     out: Tensor | None = None,
 ) -> Any:
@@ -106,6 +108,8 @@ def conv3x3(
         residual: (B, Cout, H', W') or None.
         gain: factor of the sum.
         size: of the result.
+        stride: 1 or 2.
+        before: zeros before the first row and column.
         statistics: a pair of the result and its partial statistics is wanted.
         out: where the result goes.
 
@@ -133,6 +137,8 @@ def conv3x3(
         add,
         residual,
         gain,
+        stride,
+        before,
     )
     return (out, sums) if statistics else out
 

@@ -2,7 +2,7 @@
 
     v   = [x, x2] * pixel * factor + offset, v <- v * sigmoid(v)             norm, activate
     v   = v with every pixel doubled in both directions                      upsample
-    out = (conv(v, weight; stride 1, padding 1) + bias + add + residual) * gain
+    out = (conv(v, weight; stride, zeros around) + bias + add + residual) * gain
     statistics = count, mean, sum of (out - mean)**2 per channel over stretches of pixels
 
 [x, x2] is the concatenation over channels, read through two pointers. The padding is zero after normalisation and
@@ -16,7 +16,7 @@ On plain torch every algorithm is the direct sum.
 The raw op, for callers who have checked and packed everything beforehand, is
 
     torch.ops.fastdiff.conv3x3_cpp(out, statistics, x, x2, packed, tile, bias, factors, pixel, activate, upsample, add,
-                                   residual, gain)
+                                   residual, gain, stride=1, before=1)
 
 Maps are float32 and channels last, everything else is contiguous (add: dense rows); out (B, Cout, H', W') and
 statistics (B, `stretches`, 3, Cout), or None, are written. packed is ``pack(weight, algorithm).data``, tile is 4 for
@@ -90,6 +90,8 @@ def reference(
     gain: float,
     statistics: bool,
     algorithm: str,
+    stride: int,
+    before: int,
     out: Tensor | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`conv3x3` in plain torch, one pass after the other."""
@@ -97,7 +99,8 @@ def reference(
     v = normalised(x, x2, norm, activate)
     if upsample:
         v = functional.interpolate(v, scale_factor=2.0, mode="nearest")
-    y = functional.conv2d(v.contiguous(memory_format=torch.channels_last), plain, bias, padding=1)
+    v = functional.pad(v, (before, 1, before, 1)).contiguous(memory_format=torch.channels_last)
+    y = functional.conv2d(v, plain, bias, stride=stride)
     y = y if add is None else y + add[:, :, None, None]
     y = y if residual is None else y + residual
     y = (y if gain == 1.0 else y * gain).contiguous(memory_format=torch.channels_last)
@@ -123,6 +126,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{_OP}: weight must be {x.dtype} (Cout, {channels}, 3, 3) on {x.device}, got {described(weight)}"
         )
+    _check_stride(inputs)
     _check_norm(inputs["norm"], x, channels)
     _check_sums(inputs, weight.shape[0])
 
@@ -137,15 +141,35 @@ def _check_norm(norm: Any, x: Tensor, channels: int) -> None:
     check_exactly(_OP, "norm.pixel", norm.pixel, x.dtype, (x.shape[0], *x.shape[2:]), x)
 
 
-def output_shape(x: Tensor, out_channels: int, upsample: bool) -> tuple[int, int, int, int]:
+def output_shape(
+    x: Tensor, out_channels: int, upsample: bool, stride: int = 1, before: int = 1
+) -> tuple[int, int, int, int]:
     """(B, Cout, H', W')."""
+    batch, _, height, width = x.shape
+    if stride == 2:
+        return batch, out_channels, (height + before) // 2, (width + before) // 2
     scale = 2 if upsample else 1
-    return x.shape[0], out_channels, x.shape[2] * scale, x.shape[3] * scale
+    return batch, out_channels, height * scale, width * scale
+
+
+def _check_stride(inputs: Mapping[str, Any]) -> None:
+    x, stride, before = inputs["x"], inputs["stride"], inputs["before"]
+    if (stride, before) not in ((1, 1), (2, 0), (2, 1)):
+        raise ValueError(
+            f"{_OP}: stride and before must be 1 and 1, 2 and 0, or 2 and 1, got {stride} and {before}"
+        )
+    weight, algorithm = inputs["weight"], inputs["algorithm"]
+    if isinstance(weight, PackedWeight):
+        algorithm = weight.algorithm
+    if stride == 2 and (inputs["upsample"] or algorithm not in ("auto", "direct")):
+        raise ValueError(f"{_OP}: stride must be 1 for algorithm {algorithm!r} and for upsample, got 2")
+    if min(x.shape[2:]) + before < stride:
+        raise ValueError(f"{_OP}: x must have at least 2 rows and columns, got {tuple(x.shape)}")
 
 
 def _check_sums(inputs: Mapping[str, Any], out_channels: int) -> None:
     x, residual, out = inputs["x"], inputs["residual"], inputs["out"]
-    shape = output_shape(x, out_channels, inputs["upsample"])
+    shape = output_shape(x, out_channels, inputs["upsample"], inputs["stride"], inputs["before"])
     check_exactly(_OP, "bias", inputs["bias"], x.dtype, (out_channels,), x)
     check_exactly(_OP, "add", inputs["add"], x.dtype, (x.shape[0], out_channels), x)
     check_exactly(_OP, "residual", residual, x.dtype, shape, x)
@@ -201,11 +225,13 @@ def _cpp(
     gain: float,
     statistics: bool,
     algorithm: str,
+    stride: int,
+    before: int,
     out: Tensor | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     outs = (weight.weight if isinstance(weight, PackedWeight) else weight).shape[0]
-    shape = output_shape(x, outs, upsample)
-    packed = _packed(weight, algorithm, shape)
+    shape = output_shape(x, outs, upsample, stride, before)
+    packed = _packed(weight, "direct" if stride == 2 else algorithm, shape)
     y = torch.empty(shape, memory_format=torch.channels_last) if out is None else out
     sums = None
     if statistics:
@@ -214,7 +240,7 @@ def _cpp(
     torch.ops.fastdiff.conv3x3_cpp.default(
         y, sums, _last(x), _last(x2), packed.data, TILE[packed.algorithm], dense_floats(bias), factors,
         None if pixel is None else pixel.contiguous(), activate, upsample, plain_rows(add),
-        residual if residual is out else _last(residual), gain,
+        residual if residual is out else _last(residual), gain, stride, before,
     )  # fmt: skip
     return y if sums is None else (y, sums)
 
@@ -242,6 +268,8 @@ def conv3x3(
     gain: float = 1.0,
     statistics: bool = False,
     algorithm: str = "auto",
+    stride: int = 1,
+    before: int = 1,
     out: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """[normalise -> SiLU -> upsample ->] convolve -> (+ bias + add + residual) * gain [-> statistics].
@@ -259,6 +287,8 @@ def conv3x3(
         gain: factor of the whole sum.
         statistics: return the partial statistics of the output, too.
         algorithm: "auto" (that of a packed weight, else what `choose` says), "f43", "f43-lean", "f23" or "direct".
+        stride: 1, or 2 for every second pixel of every second row, which takes the direct sum.
+        before: zeros before the first row and column; with stride 2 it may be 0. Behind the last ones there is one.
         out: (B, Cout, H', W') channels last, where the result goes; may be the residual itself. None for new memory.
 
     Returns:
@@ -273,6 +303,6 @@ def conv3x3(
     inputs = {
         **{"x": x, "weight": weight, "bias": bias, "x2": x2, "norm": norm, "activate": activate},
         **{"upsample": upsample, "add": add, "residual": residual, "gain": gain},
-        **{"statistics": statistics, "algorithm": algorithm, "out": out},
+        **{"statistics": statistics, "algorithm": algorithm, "stride": stride, "before": before, "out": out},
     }
     return dispatch.run(_OP, _BACKENDS, inputs, _check)

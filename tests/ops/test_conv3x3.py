@@ -151,6 +151,23 @@ def assert_statistics(found, out):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("size", [(2, 2), (3, 5), (16, 16), (17, 40), (64, 9)])
+def test_stride_two_takes_every_second_pixel(backend, before, size):
+    arguments = make(0, 2, 24, 48, *size, {"x2", "channels", "activate", "bias", "add"})
+    full = torch.cat([arguments["x"], arguments["x2"]], 1).double()
+    factor, offset = arguments["norm"].channels.double()[:, :, :, None, None].unbind(1)
+    v = functional.pad(functional.silu(full * factor + offset), (before, 1, before, 1))
+    exact = functional.conv2d(v, arguments["weight"].double(), arguments["bias"].double(), stride=2)
+    exact = exact + arguments["add"].double()[:, :, None, None]
+    with use_backend(backend):
+        out, sums = conv3x3(**arguments, stride=2, before=before, statistics=True)
+    assert out.shape == exact.shape and out.is_contiguous(memory_format=torch.channels_last)
+    assert (out - exact).abs().max() <= 1e-5 * exact.abs().max()
+    assert_statistics(sums, out)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_statistics_survive_a_mean_far_from_zero(backend, algorithm):
     x, weight = drawn(2, 32, 16, 12), drawn(32, 32, 3, 3, seed=1) / 17
@@ -229,6 +246,12 @@ def test_errors_name_what_is_wrong():
         conv3x3(x, weight, out=torch.empty(2, 8, 4, 4))
     with pytest.raises(ValueError, match=r"residual must be torch.float32 \(2, 8, 8, 8\)"):
         conv3x3(x, weight, upsample=True, residual=x)
+    with pytest.raises(
+        ValueError, match="stride and before must be 1 and 1, 2 and 0, or 2 and 1, got 1 and 0"
+    ):
+        conv3x3(x, weight, before=0)
+    with pytest.raises(ValueError, match="stride must be 1 for algorithm 'f43' and for upsample, got 2"):
+        conv3x3(x, weight, stride=2, algorithm="f43")
     with pytest.raises(ValueError, match="memory must be 'default' or 'low'"):
         choose(1, 64, 64, 8, 8, memory="tiny")
     with pytest.raises(ValueError, match=r"weight must be \(Cout, Cin, 3, 3\)"):

@@ -40,7 +40,9 @@ static constexpr Conv3x3Cut conv3x3_cut(int64_t tile, int64_t height, int64_t wi
 
 struct Conv3x3Args {
   int64_t batch = 0, outs = 0, height = 0, width = 0;  // of the output
+  int64_t in_height = 0, in_width = 0;                 // of x
   int64_t channels = 0, channels2 = 0;                 // of x and x2
+  int64_t stride = 1, before = 1;  // zeros before the first row and column; stride 2: tile 1
   int64_t tile = 4;
   bool upsample = false, activate = false;
   const float *x = nullptr, *x2 = nullptr;
@@ -86,7 +88,16 @@ static constexpr int64_t conv3x3_product_floats(const Conv3x3Args& args, int64_t
 static constexpr int64_t conv3x3_strip_floats(const Conv3x3Args& args) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   const int64_t rows = args.block * cut.tall < cut.rows ? args.block * cut.tall : cut.rows;
-  return (rows * args.tile + 2) * (cut.wide * args.tile + 2) * kConvGroup;
+  return ((rows * args.tile - 1) * args.stride + 3) * ((cut.wide * args.tile - 1) * args.stride + 3) *
+         kConvGroup;
+}
+
+// Whether the input of a block and a panel of weights stay in the second level of the cache, so that a panel
+// may follow the other and weights are read in the order of memory.
+static constexpr bool conv3x3_stays(const Conv3x3Args& args, int64_t panel) {
+  const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
+  const int64_t depth = conv3x3_depth(args.tile, args.channels + args.channels2);
+  return conv3x3_positions(args.tile) * (args.block * cut.tiles + panel) * depth < 400000;
 }
 
 struct Conv3x3PackArgs {
