@@ -89,13 +89,15 @@ cuda-build:
 	cd / && $(abspath $(CUDA_VENV))/bin/python -c "import fastdiff.ops.extension as e; assert not e.CUDA_MISSING, e.CUDA_MISSING"
 	cd / && $(abspath $(CUDA_VENV))/bin/fastdiff info
 
-# What benchmarks compare with. What cannot be had is left out, and its row says so.
-rivals: install
-	-$(PIP) -c constraints.txt --no-build-isolation -e '.[rivals]'
-	-$(PIP) -c constraints.txt --no-deps openvino denoising-diffusion-pytorch ema-pytorch pytorch-fid
+# Rivals. OpenVINO 2025.3 works with our numpy, though it asks for an older one; newer releases are slower (docs/benchmarks.md).
+$(VENV)/.rivals: $(VENV)/.installed
+	$(PIP) -c constraints.txt --no-build-isolation -e '.[dev,bench]'
+	$(PIP) -c constraints.txt --no-deps openvino openvino-telemetry denoising-diffusion-pytorch ema-pytorch
+	@touch $@
 
-bench: install rivals
+bench: $(VENV)/.rivals
 	$(BIN)/python -m pytest benchmarks --benchmark-only -q -s
+	$(BIN)/python -m benchmarks.report
 
 # Quality against evaluations and seconds on the shipped model; rows already kept are not drawn again. Hours on two cores.
 bench-quality: install
