@@ -2,7 +2,8 @@
 
 Batch 64, float32, AdamW, gradient clipped: the step of `fastdiff train` without reading images. The rivals are the
 same network under `use_backend("torch")` and, faster, the same network whose norms are plain torch expressions and
-whose noise is `torch.randn`.
+whose noise is `torch.randn`, eager and compiled. A foreign network (lucidrains' Unet) trains through
+`backend="fastdiff"` as eager torch runs it, since the engine serves inference: the second row shows what that costs.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import copy
 import types
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 import fastdiff
+from benchmarks.networks import built
 from fastdiff.nn import RMSNormSiLU
 from fastdiff.ops import add_noise
 from fastdiff.ops.dispatch import use_backend
@@ -90,16 +93,62 @@ def bench_training_step(duel):
         with use_backend("torch"):
             return forced()
 
+    by_inductor = with_plain_norms(copy.deepcopy(nets[1]))
+    compiled = Step(model, by_inductor, plain_noise)
+    by_inductor.forward = torch.compile(by_inductor.forward, dynamic=False)  # type: ignore[method-assign]
+
     def check() -> None:
+        compiled()
         plain.noise = our_noise
         torch.testing.assert_close(ours.loss(), plain.loss(), rtol=1e-4, atol=1e-5)
         plain.noise = plain_noise
 
     duel(
         "training step, fashion, batch 64",
-        {"fastdiff": ours, "plain torch": plain, 'use_backend("torch")': on_torch},
+        {"fastdiff": ours, "plain torch": plain, 'use_backend("torch")': on_torch, "torch.compile": compiled},
         check=check,
         rounds=8,
         shape=(BATCH, *model.shape),
         bar={"plain torch": 1.2, 'use_backend("torch")': 1.2},
+    )
+
+
+def bench_training_step_lucidrains(duel):
+    """Unet(dim 64) of denoising-diffusion-pytorch at 64x64, batch 4, predicting the noise."""
+    try:
+        nets = [built("lucidrains Unet(64) 64x64").train() for _ in range(3)]
+    except ImportError as error:
+        pytest.skip(f"{error.name} is not installed")
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.rand(4, 3, 64, 64, generator=generator) * 2 - 1
+    t, alpha = torch.tensor([50, 300, 600, 900]), torch.tensor([0.99, 0.8, 0.5, 0.1])
+    sigma = (1 - alpha.square()).sqrt()
+
+    def step(net: nn.Module, forward: Callable[..., Tensor], noise: Noise) -> Callable[[], Tensor]:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-6, fused=True)
+
+        def run() -> Tensor:
+            x, wanted = noise(x0, alpha, sigma)
+            loss = (forward(x, t) - wanted).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return run
+
+    ours = step(nets[0], torch.compile(nets[0], backend="fastdiff"), our_noise)
+    same = step(nets[1], nets[1], our_noise)
+    eager = step(nets[1], nets[1], plain_noise)
+    inductor = step(nets[2], torch.compile(nets[2], dynamic=False), plain_noise)
+
+    def check() -> None:
+        torch.testing.assert_close(ours(), same(), rtol=1e-3, atol=1e-4)
+
+    duel(
+        "training step, lucidrains Unet(64) 64x64, batch 4",
+        {"fastdiff": ours, "torch eager": eager, "torch.compile": inductor},
+        check=check,
+        rounds=5,
+        shape=tuple(x0.shape),
     )

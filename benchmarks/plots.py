@@ -1,7 +1,9 @@
 """Pictures from what the benchmarks kept: python -m benchmarks.plots
 
 docs/img/bench_speedup_NAME.png: times faster than each rival, case by case, for every results/NAME.json of comparisons.
-docs/img/bench_quality.png: quality of the shipped model's images against evaluations and against seconds.
+docs/img/bench_roofline.png: the rate of each op below what copy and sgemm reached in the same run.
+docs/img/bench_growth.png: cost by batch, by size and by steps.
+docs/img/bench_solver_quality.png: quality of the shipped model's images against evaluations and against seconds.
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import YARDSTICKS
+
 RESULTS = Path(__file__).parent / "results"
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
 #: Inches; a README column is about nine wide.
 WIDTH = 9.0
+#: Ratios beyond this are drawn on a logarithmic axis.
+WIDE = 6.0
 
 
 def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -28,7 +34,10 @@ def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def speedup(kept: dict[str, Any], path: Path) -> None:
     """Bars of rival / ours with their 10th and 90th percentile; 1 is a line."""
     pyplot = _pyplot()
-    cases = kept["comparisons"]
+    cases = [
+        case | {"speedup": {k: v for k, v in case["speedup"].items() if k not in YARDSTICKS}}
+        for case in kept["comparisons"]
+    ]
     rivals = list(dict.fromkeys(name for case in cases for name in case["speedup"]))
     figure, axes = pyplot.subplots(
         figsize=(WIDTH, 1.2 + 0.22 * sum(len(case["speedup"]) + 1 for case in cases))
@@ -46,13 +55,70 @@ def speedup(kept: dict[str, Any], path: Path) -> None:
         place += 1
     axes.set_yticks(*zip(*ticks, strict=True), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    largest = max(ratio["p90"] for case in cases for ratio in case["speedup"].values())
+    if largest > WIDE:
+        axes.set_xscale("log")
+    axes.set_xlim(right=largest * (1.5 if largest > WIDE else 1.12))
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel(
         f"times faster than ({kept['machine']['processor']}, {kept['machine']['threads']} threads)"
     )
     bars = [pyplot.Rectangle((0, 0), 1, 1, color=colours[name]) for name in rivals]
-    axes.legend(bars, rivals, fontsize=8)
+    axes.legend(bars, rivals, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1))
+    _saved(figure, path)
+
+
+def roofline(kept: dict[str, Any], path: Path) -> None:
+    """Rate against flops per byte; the roofs are the medians of copy and sgemm over the cases, in cache and beyond."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(WIDTH, 5))
+    cases = kept["comparisons"]
+    peak = max(case["facts"]["sgemm_flops"] / case["time_ms"]["sgemm"]["median"] / 1e6 for case in cases)
+    copies = [case["facts"]["bytes"] / case["time_ms"]["copy"]["median"] / 1e6 for case in cases]
+    reach = [0.2, 2e4]
+    for label, bandwidth, style in (("fastest", max(copies), "-"), ("slowest", min(copies), "--")):
+        roof = [min(peak, bandwidth * x) for x in (reach[0], peak / bandwidth, reach[1])]
+        line = (reach[0], peak / bandwidth, reach[1])
+        axes.plot(
+            line,
+            roof,
+            style,
+            color="0.4",
+            label=f"sgemm {peak:.0f} GFLOP/s, {label} copy {bandwidth:.0f} GB/s",
+        )
+    for k, case in enumerate(cases):
+        x = case["facts"]["flops"] / case["facts"]["bytes"]
+        y = case["facts"]["flops"] / case["time_ms"][case["ours"]]["median"] / 1e6
+        marker = "osD^vP*Xd<>"[k % 11]
+        axes.plot(x, y, marker, markersize=9, label=case["name"])
+    axes.set(xscale="log", yscale="log", xlabel="flop per byte that has to move", ylabel="GFLOP/s")
+    axes.legend(fontsize=8, loc="lower right")
+    _saved(figure, path)
+
+
+def growth(kept: dict[str, Any], path: Path) -> None:
+    """Milliseconds by what grew, a panel for each."""
+    pyplot = _pyplot()
+    panels = {"batch": "images of 32x32", "size": "pixels of a side, batch 2", "steps": "steps, 16 images"}
+    figure, all_axes = pyplot.subplots(1, len(panels), figsize=(WIDTH, 3.6))
+    for axes, (axis, label) in zip(all_axes, panels.items(), strict=True):
+        cases = sorted(
+            (case for case in kept["comparisons"] if case["facts"]["axis"] == axis),
+            key=lambda case: case["facts"]["value"],
+        )
+        values = [case["facts"]["value"] for case in cases]
+        for name in dict.fromkeys(name for case in cases for name in case["time_ms"]):
+            times = [case["time_ms"][name]["median"] for case in cases]
+            axes.plot(values, times, marker="o", label=name)
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.minorticks_off()
+        low, high = axes.get_ylim()
+        marks = [mark for power in range(5) for mark in (10**power, 2 * 10**power, 5 * 10**power)]
+        axes.set_yticks(marks, [str(mark) for mark in marks])
+        axes.set_ylim(low, high)
+        axes.legend(fontsize=8)
+    all_axes[0].set_ylabel("ms")
     _saved(figure, path)
 
 
@@ -79,6 +145,10 @@ def quality(report: dict[str, Any], path: Path) -> None:
     _saved(figure, path)
 
 
+#: Files with a picture of their own.
+OTHER = {"roofline": roofline, "growth": growth, "solver_quality": quality}
+
+
 def _pyplot() -> Any:
     import matplotlib
 
@@ -99,10 +169,10 @@ def _saved(figure: Any, path: Path) -> None:
 def main(results: Path = RESULTS, images: Path = IMAGES) -> None:
     for path in sorted(results.glob("*.json")):
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("comparisons"):
+        if path.stem in OTHER:
+            OTHER[path.stem](kept, images / f"bench_{path.stem}.png")
+        elif kept.get("comparisons"):
             speedup(kept, images / f"bench_speedup_{path.stem}.png")
-        elif path.stem == "solver_quality":
-            quality(kept, images / "bench_quality.png")
 
 
 if __name__ == "__main__":

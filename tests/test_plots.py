@@ -29,4 +29,4 @@ def test_a_picture_for_every_file_of_comparisons_and_one_of_quality(tmp_path):
     (tmp_path / "solver_quality.json").write_text((plots.RESULTS / "solver_quality.json").read_text())
     plots.main(tmp_path, tmp_path / "img")
     made = {path.name: path.stat().st_size for path in (tmp_path / "img").iterdir()}
-    assert set(made) == {"bench_speedup_ops.png", "bench_quality.png"} and min(made.values()) > 5000
+    assert set(made) == {"bench_speedup_ops.png", "bench_solver_quality.png"} and min(made.values()) > 5000

@@ -4,9 +4,12 @@ import copy
 import json
 from dataclasses import asdict
 
+import pytest
+
 from benchmarks import bench_network
 from benchmarks.measure import Comparison, Spread, kept, machine, save
-from benchmarks.report import filled, remarks
+from benchmarks.report import PAGES, filled
+from benchmarks.tables import HEADLINES, headline, remarks, roofline
 
 PAGE = "before\n<!-- toy.json -->\nold\n<!-- end -->\nbetween\n<!-- other.json -->\nkept\n<!-- end -->\n"
 
@@ -26,12 +29,12 @@ def test_rows_come_from_the_file_and_the_rest_stays(tmp_path):
     }
     kept = {"machine": {"processor": "toy", "threads": 2}, "comparisons": [comparison]}
     (tmp_path / "toy.json").write_text(json.dumps(kept))
-    page = filled(PAGE, tmp_path)
+    page = filled(PAGE, [tmp_path])
     assert "| case (disturbed) | 1 | slow | 4.00 | 3.50 to 4.50 | 4 | reached |" in page
     assert "|  |  | fast | 2.00 | 1.50 to 2.50 | 2.5 | 80% |" in page
     assert "|  |  | copy | 0.75 | 0.25 to 1.25 |  |  |" in page
     assert "processor toy, threads 2" in page and "old" not in page and "kept" in page
-    assert filled(page, tmp_path) == page
+    assert filled(page, [tmp_path]) == page
 
 
 def test_what_a_network_tells_beside_its_times():
@@ -85,3 +88,45 @@ def test_a_rivals_row_may_stand_while_nothing_has_changed(monkeypatch):
     assert bench_network.reusable(earlier, names) == []
     monkeypatch.setenv("FASTDIFF_BENCH_FRESH", "1")
     assert bench_network.reusable(earlier, names) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_pages_say_what_the_files_say(path):
+    page = path.read_text(encoding="utf-8")
+    assert "<!-- end -->" in page and filled(page) == page
+
+
+def test_the_headline_names_the_strongest_rival_and_no_yardstick(tmp_path):
+    file, name = HEADLINES[0]
+    case = {
+        "name": name,
+        "ours": "fastdiff",
+        "time_ms": {"fastdiff": spread(2.0)},
+        "speedup": {"slow": spread(4.0), "fast": spread(2.0), "copy": spread(0.75)},
+    }
+    lines = headline({file: {"comparisons": [case]}}).splitlines()
+    assert lines[2:] == [f"| {name} | 2 | fast | 2.00 [1.50, 2.50] |"]
+
+
+def test_the_roofline_by_hand():
+    case = {
+        "name": "op",
+        "ours": "fastdiff",
+        "quiet": True,
+        "time_ms": {"fastdiff": spread(2.0)},  # 2 ms for 4e9 flops and 1e6 bytes
+        "speedup": {"copy": spread(0.5), "sgemm": spread(3.0)},
+        "facts": {"flops": 4e9, "bytes": 1e6, "sgemm_flops": 16e9},
+    }
+    row = roofline({"machine": {"threads": 2}, "comparisons": [case]}).splitlines()[-1]
+    assert row == "| op | 4e+03 | 2000 | 75% | 0.5 | 50% |"
+
+
+def test_two_machines_give_two_tables(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for k, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "toy.json").write_text(
+            json.dumps({"machine": {"processor": f"toy {k}"}, "comparisons": []})
+        )
+    page = filled(PAGE, folders)
+    assert page.index("processor toy 0") < page.index("processor toy 1") and "old" not in page

@@ -1,0 +1,127 @@
+"""Tables in Markdown from what the benchmarks kept; `benchmarks.report` puts them into pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Kept = dict[str, Any]
+HEAD = "| case | ours, ms | ratio over | median | p10 to p90 | bar | |\n|---|---|---|---|---|---|---|"
+
+
+def rows(comparison: Kept) -> list[str]:
+    """One row per rival: the ratio of times, and whether it reaches the bar, where one is set."""
+    bars = comparison["facts"].get("bar") or {}
+    case, ours = comparison["name"], f"{comparison['time_ms'][comparison['ours']]['median']:.4g}"
+    if not comparison["quiet"]:
+        case += " (disturbed)"
+    lines = []
+    for rival, ratio in comparison["speedup"].items():
+        bar = bars.get(rival)
+        reached = (
+            "" if bar is None else "reached" if ratio["median"] >= bar else f"{ratio['median'] / bar:.0%}"
+        )
+        wanted = "" if bar is None else f"{bar:.3g}"
+        spread = f"{ratio['p10']:.2f} to {ratio['p90']:.2f}"
+        lines.append(
+            f"| {case} | {ours} | {rival} | {ratio['median']:.2f} | {spread} | {wanted} | {reached} |"
+        )
+        case = ours = ""
+    return lines
+
+
+def listed(values: dict[str, float], form: str) -> str:
+    """Names with their values."""
+    return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
+
+
+def remarks(comparison: Kept) -> list[str]:
+    """What a comparison of whole networks tells besides: seconds to the first result, memory, who could not run."""
+    facts = comparison["facts"]
+    cannot = [f"{name} is left out: {reason}" for name, reason in facts.get("cannot", {}).items()]
+    if not facts.get("cold_start_s") or not facts.get("error"):
+        return ["", f"{comparison['name']}: {'; '.join(cannot)}."] if cannot else []
+    told = [*cannot, f"seconds to the first result: {listed(facts['cold_start_s'], '.1f')}"]
+    told.append(f"our largest error {facts['error'][comparison['ours']]:.1e}")
+    if "peak_mib" in facts:
+        told.append(f"MiB at most: {listed(facts['peak_mib'], '.0f')}")
+        told.append(f"MiB while it runs: {listed(facts['resident_mib'], '.0f')}")
+        told.append(
+            f"MiB packed beside {facts['weights_mib']:.0f} of weights: {listed(facts['packed_mib'], '.0f')}"
+        )
+    if facts.get("reused"):
+        told.append(f"times of an earlier run on this machine: {', '.join(facts['reused'])}")
+    return ["", f"{comparison['name']}: {'; '.join(told)}."]
+
+
+def ratios(kept: Kept) -> str:
+    """The machine and all comparisons of one file, a row for each rival."""
+    facts = ", ".join(f"{name} {value}" for name, value in kept["machine"].items())
+    lines = [line for comparison in kept["comparisons"] for line in rows(comparison)]
+    told = [line for comparison in kept["comparisons"] for line in remarks(comparison)]
+    for comparison in kept["comparisons"]:
+        own = comparison["facts"].get("machine", kept["machine"])
+        if own != kept["machine"]:
+            told += ["", f"{comparison['name']} was measured on: {listed(own, '')}."]
+    return "\n".join([f"Measured on: {facts}.", "", HEAD, *lines, *told])
+
+
+def roofline(kept: Kept) -> str:
+    """Rates of each op and their part of what copy and sgemm reach in the same rounds."""
+    lines = ["| case | flop per byte | GFLOP/s | of sgemm | GB/s | of a copy |", "|---|---|---|---|---|---|"]
+    for case in kept["comparisons"]:
+        facts, seconds = case["facts"], case["time_ms"][case["ours"]]["median"] / 1e3
+        product = case["speedup"]["sgemm"]["median"] * facts["flops"] / facts["sgemm_flops"]
+        name = case["name"] if case["quiet"] else f"{case['name']} (disturbed)"
+        rates = f"{facts['flops'] / seconds / 1e9:.0f} | {product:.0%} | {facts['bytes'] / seconds / 1e9:.1f}"
+        intensity = facts["flops"] / facts["bytes"]
+        lines.append(f"| {name} | {intensity:.3g} | {rates} | {case['speedup']['copy']['median']:.0%} |")
+    return "\n".join([f"Measured on: {listed(kept['machine'], '')}.", "", *lines])
+
+
+#: Rows of the README: file and case.
+HEADLINES = (
+    ("network", "ddpm-cifar10 35.7 M, batch 1"),
+    ("network", "ddpm-cifar10 35.7 M, batch 4"),
+    ("network", "ddpm-cifar10 35.7 M, batch 16"),
+    ("network", "lucidrains Unet(64) 64x64, batch 4"),
+    ("network", "guided 64x64, batch 4"),
+    ("sampling", "sample, ddpm-cifar10, batch 4, 50 DDIM steps"),
+    ("vq", "vq_nearest, (65536, 1024, 64)"),
+    ("training", "training step, fashion, batch 64"),
+)
+#: What a row compares with without being another way to compute the same.
+YARDSTICKS = {"copy", "sgemm", "sgemm 2048"}
+
+
+def headline(files: dict[str, Kept]) -> str:
+    """The strongest rival of each case of `HEADLINES` that was measured."""
+    lines = ["| float32 on two threads | ours, ms | strongest rival | its time / ours |", "|---|---|---|---|"]
+    for file, name in HEADLINES:
+        for case in files.get(file, {"comparisons": []})["comparisons"]:
+            if case["name"] == name:
+                rivals = {key: value for key, value in case["speedup"].items() if key not in YARDSTICKS}
+                best = min(rivals, key=lambda key: rivals[key]["median"])
+                spread = (
+                    f"{rivals[best]['median']:.2f} [{rivals[best]['p10']:.2f}, {rivals[best]['p90']:.2f}]"
+                )
+                lines.append(
+                    f"| {name} | {case['time_ms'][case['ours']]['median']:.4g} | {best} | {spread} |"
+                )
+    return "\n".join(lines)
+
+
+def quality(report: Kept) -> str:
+    """Class accuracy and Frechet distance by steps, as `fastdiff eval` tells them."""
+    lines = [
+        "| images | class accuracy | Fréchet distance | times that of real images |",
+        "|---|---|---|---|",
+    ]
+    many = f"{report['num']:,}".replace(",", " ")
+    lines.append(
+        f"| {many} real training images | {report['real_accuracy']:.2%} | {report['real_distance']:.4f} | 1.0 |"
+    )
+    for row in report["rows"]:
+        lines.append(
+            f"| {row['steps']} steps | {row['accuracy']:.2%} | {row['distance']:.4f} | {row['ratio']:.1f} |"
+        )
+    return "\n".join(lines).replace("% |", " % |")
