@@ -101,8 +101,9 @@ bench: $(VENV)/.rivals
 
 # Quality against evaluations and seconds on the shipped model; rows already kept are not drawn again. Hours on two cores.
 bench-quality: install
-	$(BIN)/python benchmarks/solver_quality.py --num 300
-	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python benchmarks/solver_quality.py --num 1000
+	$(BIN)/fastdiff eval --model fashion --json-out benchmarks/results/fashion_eval.json
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf build dist out fastdiff/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache $(VENV)/.installed
