@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastdiff.nn.codebook import EMACodebook
 
+BARS = {"eval": 4.0, "train": 2.0}
 ROWS, CODES, WIDTH = (256, 16 * 16), 512, 64
 HAS_PEER = importlib.util.find_spec("vector_quantize_pytorch") is not None
 pytestmark = pytest.mark.skipif(not HAS_PEER, reason="needs vector-quantize-pytorch (extra: oracles)")
@@ -76,4 +77,5 @@ def bench_codebook(duel, mode):
             check=check,
             rounds=15,
             shape=(*ROWS, CODES, WIDTH),
+            bar={"VectorQuantize": BARS[mode]} if mode in BARS else {},
         )

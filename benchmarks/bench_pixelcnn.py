@@ -35,7 +35,15 @@ def bench_pixelcnn_sampling(duel):
 
     ours = "fastdiff, all codes"
     candidates = {ours: lambda: sample_codes(net, (SIZE, SIZE), num=BATCH), "one forward": one_forward}
-    result = duel("pixelcnn, 16 maps of 16 x 16", candidates, check=check, rounds=9, layers=15, dim=64)
+    result = duel(
+        "pixelcnn, 16 maps of 16 x 16",
+        candidates,
+        check=check,
+        rounds=9,
+        bar={"one forward": 20 / SIZE**2},
+        layers=15,
+        dim=64,
+    )
     spread = result.speedup["one forward"]
     low, middle, high = (SIZE**2 * value for value in (spread.p10, spread.median, spread.p90))
     print(f"    {middle:.0f}x [{low:.0f}, {high:.0f}] over {SIZE**2} whole forwards")

@@ -92,4 +92,10 @@ def bench_sampling(duel):
             far = float((candidate() - wanted).abs().max())
             assert far <= 1e-3, f"{name}: images differ by {far:.2g}"
 
-    duel(f"sample, ddpm-cifar10, batch {BATCH}, {STEPS} DDIM steps", candidates, check=check, rounds=5)
+    duel(
+        f"sample, ddpm-cifar10, batch {BATCH}, {STEPS} DDIM steps",
+        candidates,
+        check=check,
+        rounds=5,
+        bar=dict.fromkeys(list(candidates)[1:], 2.0),
+    )

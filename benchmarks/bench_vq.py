@@ -62,7 +62,7 @@ def bench_vq_nearest(duel, shape):
         check=check,
         rounds=9,
         shape=shape,
-        peers_missing=not HAS_FAISS,
+        cannot={} if HAS_FAISS else {"faiss IndexFlatL2": "not installed"},
         bar=bar,
         **work,
     )
