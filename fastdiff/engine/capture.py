@@ -8,14 +8,18 @@ torch takes group norms, convolutions and attention apart. Nothing is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from .graphs import Node
+from .live_ops import attention_by, sdpa_choice
 
 
 class Unsupported(Exception):
@@ -35,6 +39,32 @@ class _Bound(fx.Interpreter):
                 return self._numbers[n.args[0].name]
             raise Unsupported(f"the value of {n.args[0].name} is needed on the host")
         return super().run_node(n)
+
+
+class _KeptChoice(TorchFunctionMode):
+    """Notes in the graph which backends an `sdpa_kernel` block of the network allows: tracing forgets the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._around = sdpa_choice()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.scaled_dot_product_attention and sdpa_choice() != self._around:
+            return attention_by(*_attention_arguments(*args, **(kwargs or {})), sdpa_choice())
+        return func(*args, **(kwargs or {}))
+
+
+def _attention_arguments(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[Any, ...]:
+    return query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
 
 
 def placeholders(module: fx.GraphModule) -> list[Node]:
@@ -61,12 +91,13 @@ def _fake(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
 
-def trace(module: fx.GraphModule, args: Sequence[Any]) -> fx.GraphModule:
+def trace(module: fx.GraphModule, args: Sequence[Any], keep_choice: bool = False) -> fx.GraphModule:
     """The graph of one call in pre-dispatch ATen, with one placeholder for each tensor among the arguments.
 
     Args:
         module: what dynamo captured.
         args: the arguments of the call; tensors are only asked for their sizes, strides, dtypes and devices.
+        keep_choice: attention under other backends than those allowed now becomes `fastdiff::attention_by`.
 
     Raises:
         Unsupported: when a result depends on values of tensors.
@@ -82,6 +113,7 @@ def trace(module: fx.GraphModule, args: Sequence[Any]) -> fx.GraphModule:
             full = list(args)
             for i, value in zip(tensors, inputs, strict=True):
                 full[i] = value
-            return _Bound(module, numbers).run(*full)
+            with _KeptChoice() if keep_choice else nullcontext():
+                return _Bound(module, numbers).run(*full)
 
         return make_fx(run, pre_dispatch=True)(*fakes)

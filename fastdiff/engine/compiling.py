@@ -21,7 +21,7 @@ def backend(
     Args:
         module: the captured graph.
         inputs: example inputs; plans are made from the arguments of the calls instead.
-        options: `precision`, `winograd` and `memory`, see `fastdiff.compile`.
+        options: `precision`, `winograd`, `memory` and `inductor`, see `fastdiff.compile`.
         mode: accepted, and without effect: there is one way to be fast.
 
     Raises:
@@ -36,6 +36,7 @@ def compile(
     precision: str = "float32",
     winograd: bool = True,
     memory: str = "default",
+    inductor: bool = True,
     **options: Any,
 ) -> Any:
     """The network, computed by the engine where gradients are not wanted.
@@ -46,6 +47,8 @@ def compile(
         winograd: compute 3x3 convolutions in Winograd form (error up to 1e-4 of the largest value, usually 1e-6)
             where that is faster.
         memory: "default", or "low": transformed weights take at most twice the memory of the raw ones.
+        inductor: on a GPU, where nothing is packed, what no pattern covers goes to torch's inductor, which takes its
+            time at the first call of a shape; False runs it as it is, at once.
         options: of `torch.compile`, as `dynamic` and `fullgraph`.
 
     Returns:
@@ -54,7 +57,8 @@ def compile(
     Raises:
         ValueError: for a value that an option cannot have.
     """
-    settings = Settings.of("compile", {"precision": precision, "winograd": winograd, "memory": memory})
+    chosen = {"precision": precision, "winograd": winograd, "memory": memory, "inductor": inductor}
+    settings = Settings.of("compile", chosen)
     return torch.compile(net, backend=partial(_run_with, settings), **options)
 
 

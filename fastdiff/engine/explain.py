@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from . import kernels
+from . import kernels, live_ops
 from .graphs import Node, is_call, shape_of
 from .program import Program
 from .settings import Settings
@@ -111,6 +111,8 @@ _TOLD: dict[Any, Callable[[Node], str]] = {
     kernels.conv3x3: _conv3x3,
     kernels.packed_conv: _packed_conv,
     kernels.norm_silu: _norm_silu,
+    live_ops.norm_silu: lambda node: "one pass, weights read where they lie",
+    live_ops.attention_by: lambda node: "on the backends that the network allows",
     kernels.packed_linear: lambda node: (
         "oneDNN, packed" if node.args[3] >= kernels.PACKED_ROWS else "few rows"
     ),
@@ -127,6 +129,8 @@ class _Timer(fx.Interpreter):
     def run_node(self, n: Node) -> Any:
         start = time.perf_counter()
         result = super().run_node(n)
+        if isinstance(result, Tensor) and result.is_cuda:
+            torch.cuda.synchronize(result.device)
         self.seconds[n].append(time.perf_counter() - start)
         return result
 
@@ -200,5 +204,4 @@ class _Recording(Program):
         if plan is None:
             return
         tensors = [a for a in self._last if isinstance(a, Tensor)]
-        folded = self.weights.constants(plan.number, plan.folds, self.weights_of(self._last))
-        told.steps += _steps(plan.live, [*tensors, *folded])
+        told.steps += _steps(plan.live, [*tensors, *self.folded(plan, self._last)])

@@ -12,6 +12,8 @@ from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, shap
 from .move_views import new_call
 
 aten = torch.ops.aten
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_CASTS = (aten.to.dtype, aten._to_copy.default)
 _PRODUCTS = (aten.einsum.default, aten.bmm.default, aten.matmul.default)
 
 
@@ -102,16 +104,31 @@ def _ordered(node: Node, letters: str, wanted: str) -> Node:
     return node
 
 
-def _put(softmax: Node, weighted: Node) -> None:
-    scores, scale = _unscaled(softmax.args[0])
+def _cast(node: Node) -> Node | None:
+    """What is cast here, where only this cast reads it; None where nothing is."""
+    source = node.args[0] if is_call(node, *_CASTS) else None
+    return source if is_tensor(source) and only_user(source) is node else None
+
+
+def _one_type(*nodes: Node) -> bool:
+    """Whether all are tensors of one floating type; the products sum in float32 whatever it is."""
+    types = {value_of(node).dtype for node in nodes}
+    return len(types) == 1 and types.issubset(_FLOATS)
+
+
+def _put(softmax: Node, probabilities: Node, weighted: Node) -> None:
+    source = _cast(softmax.args[0]) or softmax.args[0]
+    scores, scale = _unscaled(source)
     first, second = _product(scores), _product(weighted)
     if first is None or second is None or only_user(scores) is None or only_user(softmax.args[0]) is None:
         return
+    if not _one_type(first.first, first.second, second.first, second.second, weighted):
+        return
     dim = softmax.args[1] % len(shape_of(softmax))
-    found = _letters(first, second, softmax, dim)
+    found = _letters(first, second, probabilities, dim)
     if found is None:
         return
-    mine = 0 if second.first is softmax else 1
+    mine = 0 if second.first is probabilities else 1
     names = dict(zip(second.letters[mine], first.letters[2]))
     renamed = ["".join(names.get(c, "*") for c in part) for part in second.letters]
     q_first = found.query in first.letters[0]
@@ -139,11 +156,11 @@ def _put(softmax: Node, weighted: Node) -> None:
 
 
 def fuse_attention(graph: fx.Graph) -> None:
-    """Put `scaled_dot_product_attention` where float32 attention is spelled out."""
+    """Put `scaled_dot_product_attention` where attention is spelled out, in half precision with or without casts."""
     for node in calls(graph, aten.softmax.int):
-        user = only_user(node)
-        if user is None or not is_call(user, *_PRODUCTS) or value_of(node).dtype != torch.float32:
-            continue
-        if 0 not in shape_of(node):
-            _put(node, user)
+        user, last = only_user(node), node
+        if user is not None and _cast(user) is node:
+            user, last = only_user(user), user
+        if user is not None and is_call(user, *_PRODUCTS) and 0 not in shape_of(node):
+            _put(node, last, user)
     graph.eliminate_dead_code()

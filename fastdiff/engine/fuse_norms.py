@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from fastdiff.ops.arguments import FLOATS
+
 from .graphs import Node, calls, is_call, is_tensor, only_user, shape_of, value_of
 from .kernels import norm_silu
 
 aten = torch.ops.aten
+_CASTS = (aten.to.dtype, aten._to_copy.default)
+_HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,14 @@ def is_float_map(node: Any) -> bool:
     return is_tensor(node) and value_of(node).dtype == torch.float32 and len(shape_of(node)) >= 2
 
 
+def is_map(node: Any) -> bool:
+    """Whether this argument is a tensor (B, C, ...) of a type that the norms take."""
+    return is_tensor(node) and value_of(node).dtype in FLOATS and len(shape_of(node)) >= 2
+
+
 def per_channel(node: Any, x: Node) -> bool:
     """Whether a tensor is (B, C, 1, ...) or (1, C, 1, ...) beside x (B, C, ...)."""
-    if not is_tensor(node) or value_of(node).dtype != torch.float32:
+    if not is_tensor(node) or value_of(node).dtype not in FLOATS:
         return False
     shape, like = shape_of(node), shape_of(x)
     fits = len(shape) == len(like) and shape[0] in (1, like[0]) and shape[1] == like[1]
@@ -98,7 +107,7 @@ def _other(user: Node, node: Node) -> Any:
 def _scaled(norm: Norm, user: Node) -> Norm | None:
     """The norm with the scale or shift that `user` applies."""
     graph = user.graph
-    if norm.activate or norm.shift is not None:
+    if norm.activate or norm.shift is not None or value_of(user).dtype != value_of(norm.last).dtype:
         return None
     if is_call(user, aten.add.Tensor) and user.kwargs.get("alpha", 1) == 1:
         shift = _other(user, norm.last)
@@ -133,6 +142,16 @@ def _followed(norm: Norm) -> Norm:
     return norm
 
 
+def _in_half(norm: Norm) -> Norm:
+    """A norm of a half-precision map that is cast up before it and down after it needs neither cast."""
+    user, source = only_user(norm.last), norm.x.args[0] if is_call(norm.x, *_CASTS) else None
+    if user is None or not is_call(user, *_CASTS) or not is_tensor(source):
+        return norm
+    dtype = value_of(source).dtype
+    back = dtype in _HALF and value_of(user).dtype == dtype and shape_of(source) == shape_of(norm.x)
+    return replace(norm, last=user, x=source) if back else norm
+
+
 def _put(norm: Norm) -> None:
     with norm.last.graph.inserting_before(norm.last):
         node = norm.last.graph.call_function(norm_silu, norm.arguments())
@@ -142,11 +161,9 @@ def _put(norm: Norm) -> None:
 
 def _group_norm(node: Node) -> Norm | None:
     x, groups, weight, bias, eps = node.args[:5]
-    if not is_float_map(x) or any(
-        w is not None and value_of(w).dtype != torch.float32 for w in (weight, bias)
-    ):
+    if not is_map(x) or any(w is not None and value_of(w).dtype not in FLOATS for w in (weight, bias)):
         return None
-    return Norm(node, x, groups, weight, bias, eps)
+    return _in_half(Norm(node, x, groups, weight, bias, eps))
 
 
 def _rms_norm(node: Node) -> Norm | None:
@@ -160,7 +177,7 @@ def _rms_norm(node: Node) -> Norm | None:
     source, order, dims, keep = below.args[0].args[:4]
     if len(shape_of(x)) < 3:  # a matrix: weights that are normalised, not a map
         return None
-    if source is not x or not is_float_map(x) or order != 2 or list(dims or []) != [1] or not keep:
+    if source is not x or not is_map(x) or order != 2 or list(dims or []) != [1] or not keep:
         return None
     return _with_factors(Norm(node, x, 0, None, None, below.args[1]))
 
@@ -181,8 +198,9 @@ def _with_factors(norm: Norm) -> Norm:
         vector = None if weight is None else channel_vector(weight, norm.x)
         if abs(number - 1) > 1e-6:
             if vector is None:
-                vector = graph.call_function(aten.full.default, ([shape_of(norm.x)[1]], number))
-                vector.meta["val"] = value_of(norm.x).new_empty(shape_of(norm.x)[1])
+                channels, where = shape_of(norm.x)[1], value_of(norm.x).device
+                vector = graph.call_function(aten.full.default, ([channels], number), {"device": where})
+                vector.meta["val"] = value_of(norm.x).new_empty(channels, dtype=torch.float32)
             else:
                 vector = _computed(graph, aten.mul.Tensor, vector, number)
     return replace(norm, weight=vector)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastdiff import ops
 from fastdiff.ops import (
     channel_statistics,
     dispatch,
@@ -66,6 +67,11 @@ def norm_silu(
     if groups:
         return group_norm_silu(x, groups, weight, bias, scale=scale, shift=shift, eps=eps, activate=activate)
     return rms_norm_silu(x, weight, scale=scale, shift=shift, eps=eps, activate=activate)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """`fastdiff.ops.attention` of q (..., N, D), k (..., M, D) and v (..., M, E): (..., N, E)."""
+    return ops.attention(q, k, v, scale=scale)
 
 
 def pack_conv3x3(weight: Tensor, algorithm: str) -> Tensor | None:

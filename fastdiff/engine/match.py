@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from torch import fx
 
+from . import kernels, live_ops
 from .fold import hoist
 from .fuse_attention import fuse_attention
 from .fuse_convs import fuse_convs
 from .fuse_norms import fuse_norms
 from .fuse_products import fuse_products, pointwise_to_linear
-from .graphs import Node
+from .graphs import Node, calls
 from .normalise import drop_no_ops, plain_views
 from .settings import Settings
 
@@ -31,3 +32,20 @@ def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
     drop_no_ops(graph)
     fuse_convs(graph, weights, settings)
     fuse_products(graph, weights)
+
+
+_OPAQUE = {kernels.norm_silu: live_ops.norm_silu, kernels.attention: live_ops.attention}
+
+
+def match_live(graph: fx.Graph) -> None:
+    """Replace what needs no packed weights by operations that inductor leaves as they are; the rest stays.
+
+    Args:
+        graph: normalised.
+    """
+    fuse_norms(graph)
+    fuse_attention(graph)
+    plain_views(graph)
+    drop_no_ops(graph)
+    for node in calls(graph, *_OPAQUE):
+        node.target = _OPAQUE[node.target]

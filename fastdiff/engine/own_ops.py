@@ -7,31 +7,45 @@ from typing import Any
 import torch
 from torch import fx
 
-from fastdiff.ops import extension
-
 from .graphs import Node, is_call, positions
-from .kernels import norm_silu
+from .kernels import attention, norm_silu
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:
-    if is_call(node, torch.ops.fastdiff.group_norm_silu_cpp.default):
+    if "group_norm" in str(node.target):
         _, _, x, weight, bias, scale, shift, groups, eps, activate = node.args
         return x, groups, weight, bias, scale, shift, eps, activate
     _, x, weight, scale, shift, eps, activate = node.args
     return x, 0, weight, None, scale, shift, eps, activate
 
 
+def _norms() -> list[Any]:
+    """The forward norms of all backends that are registered here."""
+    ops = torch.ops.fastdiff
+    names = [
+        f"{norm}_norm_silu_{backend}" for norm in ("group", "rms") for backend in ("cpp", "cuda", "triton")
+    ]
+    return [getattr(ops, name).default for name in names if hasattr(ops, name)]
+
+
+def _attentions() -> list[Any]:
+    names = ("attention_cpp", "attention_triton")
+    return [getattr(torch.ops.fastdiff, n).default for n in names if hasattr(torch.ops.fastdiff, n)]
+
+
 def recognise(graph: fx.Graph) -> None:
-    """Replace calls of `group_norm_silu_cpp` and `rms_norm_silu_cpp` by `kernels.norm_silu`."""
-    if extension.MISSING:
-        return
-    norms = (torch.ops.fastdiff.group_norm_silu_cpp.default, torch.ops.fastdiff.rms_norm_silu_cpp.default)
+    """Replace the norms and attention of this package, of any backend, by functions that return their results."""
+    norms, attentions = _norms(), _attentions()
     for node in list(graph.nodes):
-        if not is_call(node, *norms):
+        if is_call(node, *norms):
+            target, arguments = norm_silu, _arguments(node)
+        elif is_call(node, *attentions) and node.args[1] is None:
+            target, arguments = attention, node.args[2:]
+        else:
             continue
         out, order = node.args[0], positions(graph)
         with graph.inserting_before(node):
-            new = graph.call_function(norm_silu, _arguments(node))
+            new = graph.call_function(target, arguments)
         new.meta = dict(out.meta)
         for user in list(out.users):
             if user is not node and order[user] > order[node]:

@@ -20,7 +20,7 @@ from .kernels import fresh
 from .normalise import normalise
 from .settings import Settings
 
-_NUMBERS = count()
+NUMBERS = count()
 
 
 def _own_outputs(graph: fx.Graph) -> None:
@@ -61,7 +61,7 @@ class Plan:
         Raises:
             Unsupported: when the graph must be left to eager torch.
         """
-        self.number = next(_NUMBERS)
+        self.number = next(NUMBERS)
         self.module, self.graph = traced, traced.graph
         normalise(self.graph)
         _own_outputs(self.graph)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import capture
+from .live_ops import sdpa_choice
+from .live_plan import LivePlan
 from .plan import Plan
 from .settings import Settings
 from .weights import WeightSets
@@ -32,7 +34,7 @@ class Program:
     def __init__(self, module: fx.GraphModule, settings: Settings) -> None:
         self.module, self.settings = module, settings
         self.weights = WeightSets()
-        self.plans: dict[Any, Plan | None] = {}
+        self.plans: dict[Any, Plan | LivePlan | None] = {}
         static = set(capture.weight_positions(module))
         count = len(capture.placeholders(module))
         self._weights = sorted(static)
@@ -51,27 +53,39 @@ class Program:
         plan = self.plans[key] if key in self.plans else self._plan(key, args)
         if plan is None:
             return self.module(*args)
-        folded = self.weights.constants(plan.number, plan.folds, self.weights_of(args))
-        return plan([a for a in args if isinstance(a, Tensor)], folded)
+        return plan([a for a in args if isinstance(a, Tensor)], self.folded(plan, args))
+
+    def folded(self, plan: Plan | LivePlan, args: Sequence[Any]) -> list[Any]:
+        """What a plan has packed from the weights among the arguments; a live plan has packed nothing."""
+        if isinstance(plan, LivePlan):
+            return []
+        return self.weights.constants(plan.number, plan.folds, self.weights_of(args))
 
     def weights_of(self, args: Sequence[Any]) -> list[Tensor]:
         """The weights among the arguments of a call."""
         return [args[i] for i in self._weights]
 
     def key(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """What a plan is made for: shapes, strides and types of the inputs, and numbers."""
+        """What a plan is made for: shapes, strides and types of the inputs, numbers, backends of attention."""
         key = [_form(args[i]) for i in self._inputs]
-        return (*key, *(args[i].item() for i in self._numbers)) if self._numbers else tuple(key)
+        key += [args[i].item() for i in self._numbers]
+        return (
+            (*key, sdpa_choice())
+            if any(getattr(args[i], "is_cuda", False) for i in self._inputs)
+            else tuple(key)
+        )
 
-    def _plan(self, key: tuple[Any, ...], args: Sequence[Any]) -> Plan | None:
+    def _plan(self, key: tuple[Any, ...], args: Sequence[Any]) -> Plan | LivePlan | None:
         with self._lock:
             if key not in self.plans:
                 self.plans[key] = self._new_plan(args)
             return self.plans[key]
 
-    def _new_plan(self, args: Sequence[Any]) -> Plan | None:
+    def _new_plan(self, args: Sequence[Any]) -> Plan | LivePlan | None:
         try:
-            _refuse(args)
+            tensors = [arg for arg in args if isinstance(arg, Tensor)]
+            if self.settings.live or _device(tensors) == "cuda":
+                return LivePlan(capture.trace(self.module, args, keep_choice=True), self.settings, tensors)
             order = {i: k for k, i in enumerate(i for i, arg in enumerate(args) if isinstance(arg, Tensor))}
             traced = capture.trace(self.module, args)
             return Plan(traced, [order[i] for i in self._weights], self.settings)
@@ -92,16 +106,21 @@ def _form(arg: Any) -> Any:
     return (arg.shape, arg.stride(), arg.dtype, arg.device) if isinstance(arg, Tensor) else (type(arg), arg)
 
 
-def _refuse(args: Sequence[Any]) -> None:
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
+def _device(tensors: Sequence[Tensor]) -> str:
+    """Where a call is computed: on the CPU or a CUDA device. Numbers of a CUDA call may lie on the CPU."""
     if any(type(t) not in _PLAIN or t.layout != torch.strided for t in tensors):
         raise capture.Unsupported("an input is no plain dense tensor")
-    if any(t.device.type != "cpu" for t in tensors):
-        raise capture.Unsupported("an input is not on the CPU")
     if any(t.is_complex() or t.is_quantized for t in tensors):
         raise capture.Unsupported("an input is complex or quantised")
-    if torch.is_autocast_enabled("cpu"):
+    devices = {t.device for t in tensors if t.dim() or t.device.type != "cpu"} or {torch.device("cpu")}
+    if len(devices) > 1:
+        raise capture.Unsupported(f"inputs are on {' and '.join(sorted(map(str, devices)))}")
+    kind = devices.pop().type
+    if kind not in ("cpu", "cuda"):
+        raise capture.Unsupported(f"an input is on {kind}, not on a CPU or a CUDA device")
+    if torch.is_autocast_enabled(kind):
         raise capture.Unsupported("autocast is on")
+    return kind
 
 
 def refresh(net: nn.Module) -> None:

@@ -27,6 +27,8 @@ class Evaluator:
         autocast: Half precision to run the network in under autocast, or None.
         one_by_one: Call the network for each sample alone, so that a result cannot depend on the batch. Slower by
             as much as the device gains from batches.
+        copies: Networks get copies of the state and the time, which they may change or keep. False is for those that
+            do neither, see `fastdiff.sampling.manners`.
     """
 
     net: Callable[..., Tensor]
@@ -37,6 +39,7 @@ class Evaluator:
     input_dtype: torch.dtype | None = None
     autocast: torch.dtype | None = None
     one_by_one: bool = False
+    copies: bool = True
 
     def __call__(
         self,
@@ -82,22 +85,25 @@ class Evaluator:
         scale: float | Tensor,
     ) -> Pair:
         x = self._cast(state if isinstance(scale, float) and scale == 1.0 else state * scale)
+        mine = self._copied(x, t)
         if not guided or (self.null is None and self.weak is None and self.classifier is None):
-            return self._call(self.net, x, t, more), None
+            return self._call(self.net, *mine, more), None
         if self.classifier is not None:
-            return self._call(self.net, x, t, more), gradient(self.classifier, state, t, more)
+            return self._call(self.net, *mine, more), gradient(self.classifier, state, t, more)
         if self.weak is not None:
-            return self._call(self.net, x, t, more), self._call(self.weak, x, t, more)
+            return self._call(self.net, *mine, more), self._call(self.weak, *self._copied(x, t), more)
         other = {**more, **{name: value[piece] for name, value in (self.null or {}).items()}}
         both = {name: torch.cat((more[name], other[name])) for name in more}
         m, m_u = self._call(self.net, torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
         return m, m_u
 
+    def _copied(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What a network may change or keep: the state is updated in place."""
+        return (x.clone(), t.clone()) if self.copies else (x, t)
+
     def _call(self, net: Callable[..., Tensor], x: Tensor, t: Tensor, more: dict[str, Tensor]) -> Tensor:
         with self._precision(x.device.type):
-            m = net(
-                x.clone(), t, **more
-            )  # the state is updated in place; a network may change or keep what it gets
+            m = net(x, t, **more)
         check_output(m, x)
         return m
 

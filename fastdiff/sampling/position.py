@@ -72,6 +72,31 @@ class HostPosition(NamedTuple):
         return float(self.table[name][self.row])
 
 
+class FixedPosition(NamedTuple):
+    """A row whose number the host knows, of a table whose numbers it must not know.
+
+    Args:
+        kind: Of the row.
+        row: Its number.
+        rows: (R, WIDTH) the table.
+        times: (R, B) the times.
+    """
+
+    kind: Kind
+    row: int
+    rows: Tensor
+    times: Tensor
+
+    @property
+    def t(self) -> Tensor:
+        """(B,) the time of the row."""
+        return self.times[self.row]
+
+    def value(self, name: str) -> Tensor:
+        """The column as a 0-d tensor."""
+        return self.rows[self.row, column(name)]
+
+
 class DevicePosition:
     """The row that a counter on the device points at: the same code serves all rows of a kind.
 

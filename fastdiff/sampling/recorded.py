@@ -1,9 +1,11 @@
 """Rows that were recorded once and are replayed: CUDA graphs of the sampling loop.
 
 A recording holds no number of a run, only addresses. The table, the times, the seeds and everything given per sample
-are loaded into its static buffers, and a counter on the device says which row it is; its own tiny launch advances it.
-So one recording serves every run of the same shapes: other seeds, labels, guidance weights, even another solver of as
-many rows. What a network keeps in Python (a flag, a scale that is no tensor) is recorded as it is then.
+are loaded into its static buffers. Where single rows are replayed, a counter on the device says which row it is, and
+its own tiny launch advances it; in a recording of the whole loop each row has its place, and one launch stands between
+two network calls. So one recording serves every run of the same shapes: other seeds, labels, guidance weights, even
+another solver of as many rows. What a network keeps in Python (a flag, a scale that is no tensor) is recorded as it is
+then.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from fastdiff.engine.recorder import Recorder, RecordingError, Replay
 from fastdiff.engine.replay_cache import ReplayCache, addresses_of, layout_of
 from fastdiff.ops.dispatch import forced_backend
 from fastdiff.sampling.loop import Buffers, Region, Run, advance, make_buffers, run
+from fastdiff.sampling.manners import leaves_alone
 from fastdiff.sampling.noise import NoiseSource
-from fastdiff.sampling.position import DevicePosition, Kind, device_rows, kinds
+from fastdiff.sampling.position import DevicePosition, FixedPosition, Kind, Position, device_rows, kinds
 
 #: Runs without hooks, up to this many rows, are one recording of the whole loop.
 WHOLE_LOOP_ROWS = 64
@@ -91,7 +94,7 @@ class Recording:
         self._task = with_given(task, self.given)
         self._counter, _, self._times = device_rows(task.table, x)
         self._recorder = recorder
-        self._replays: dict[tuple[Kind, ...], Replay] = {}
+        self._replays: dict[tuple[bool, tuple[Kind, ...]], Replay] = {}
 
     def prepare(self, task: Run, x: Tensor) -> list[Replay]:
         """Load a run and return what carries its rows out, in order; records what is missing first."""
@@ -101,23 +104,41 @@ class Recording:
         )
         groups = [tuple(plan)] if whole else [(kind,) for kind in plan]
         for group in dict.fromkeys(groups):
-            if group not in self._replays:
+            if (whole, group) not in self._replays:
                 self._load(task, x)
-                self._replays[group] = self._record(group, plan.index(group[0]))
+                first = plan.index(group[0])
+                self._replays[whole, group] = self._record(whole, group, first)
         self._load(task, x)
-        rows = [self._replays[group] for group in groups]
+        rows = [self._replays[whole, group] for group in groups]
         return [*rows, *[_nothing] * (len(plan) - len(rows))]
 
-    def _record(self, rows: tuple[Kind, ...], first: int) -> Replay:
-        """One replay of some rows; `first` is a row of the run that is of the first kind."""
-        at = {kind: DevicePosition(kind, self._counter, self.buffers.rows, self._times) for kind in rows}
+    def _record(self, whole: bool, rows: tuple[Kind, ...], first: int) -> Replay:
+        """One replay of the whole loop or of rows of one kind, of which `first` is one in the loaded run."""
+        task, buffers = self._mannered(rows, first), self.buffers
+        at: list[Position] = (
+            [FixedPosition(kind, k, buffers.rows, self._times) for k, kind in enumerate(rows)]
+            if whole
+            else [DevicePosition(kind, self._counter, buffers.rows, self._times) for kind in rows]
+        )
 
         def work() -> None:
-            for kind in rows:
-                advance(self._task, self.buffers, at[kind])
-                self._counter.add_(1)
+            for position in at:
+                advance(task, buffers, position)
+                if not whole:
+                    self._counter.add_(1)
 
         return self._recorder.record(work, lambda: self._counter.fill_(first), self.static())
+
+    def _mannered(self, rows: tuple[Kind, ...], first: int) -> Run:
+        """The run, its networks given the state itself where they leave it alone."""
+        task, buffers = self._task, self.buffers
+        told = buffers.x0 if task.self_condition else None
+        for kind in set(rows):
+            at = FixedPosition(kind, first, buffers.rows, self._times)
+            scale = at.value("c_in") if kind.scaled else 1.0
+            if kind.evaluates and not leaves_alone(task.evaluate, buffers.x, at.t, told, kind.guided, scale):
+                return task
+        return replace(task, evaluate=replace(task.evaluate, copies=False))
 
     def static(self) -> list[Tensor]:
         """Every tensor whose address the recording holds, but for the weights."""

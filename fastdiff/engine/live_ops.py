@@ -1,0 +1,91 @@
+"""The operations of a graph whose weights stay where they are: opaque to inductor, in memory like eager torch's.
+
+fastdiff::norm_silu    `kernels.norm_silu`; the result has the type and, where x is dense, the strides of x
+fastdiff::attention    `fastdiff.ops.attention`, where a network calls it
+fastdiff::attention_by attention on the backends that the network's author allowed
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fastdiff.ops.feature_maps import dense
+
+from . import kernels
+
+_LIBRARY = torch.library.Library("fastdiff", "FRAGMENT")
+_FLAGS = (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+_FLAGS += (SDPBackend.CUDNN_ATTENTION,)
+
+
+def sdpa_choice() -> int:
+    """The backends of `scaled_dot_product_attention` that are allowed now, as bits in the order of `_FLAGS`."""
+    cuda = torch.backends.cuda
+    allowed = (
+        *(cuda.math_sdp_enabled(), cuda.flash_sdp_enabled()),
+        *(cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()),
+    )
+    return sum(1 << bit for bit, there in enumerate(allowed) if there)
+
+
+def _attention_by(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
+    grouped: bool,
+    choice: int,
+) -> Tensor:
+    allowed = [backend for bit, backend in enumerate(_FLAGS) if choice >> bit & 1]
+    with sdpa_kernel(allowed):
+        out = functional.scaled_dot_product_attention(
+            q, k, v, mask, dropout, causal, scale=scale, enable_gqa=grouped
+        )
+    return _laid_out(out, q, v)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    return _laid_out(kernels.attention(q, k, v, scale), q, v)
+
+
+def _laid_out(out: Tensor, q: Tensor, v: Tensor) -> Tensor:
+    wanted = heads_inside(q, v)
+    return out if out.stride() == wanted.stride() else wanted.copy_(out)
+
+
+def heads_inside(q: Tensor, v: Tensor) -> Tensor:
+    """(..., N, E) with the heads of one row side by side, as most backends leave it."""
+    size = [*q.shape[:-1], v.shape[-1]]
+    if len(size) < 4:
+        return q.new_empty(size)
+    return q.new_empty([*size[:-3], size[-2], size[-3], size[-1]]).transpose(-3, -2)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(dense(x))
+
+
+_LIBRARY.define(
+    "norm_silu(Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? scale, Tensor? shift, float eps, "
+    "bool activate) -> Tensor"
+)
+_LIBRARY.impl("norm_silu", kernels.norm_silu, "CompositeExplicitAutograd")
+torch.library.register_fake("fastdiff::norm_silu", lambda x, *_: _like(x), lib=_LIBRARY)
+_LIBRARY.define("attention(Tensor q, Tensor k, Tensor v, float scale) -> Tensor")
+_LIBRARY.impl("attention", _attention, "CompositeExplicitAutograd")
+torch.library.register_fake("fastdiff::attention", lambda q, k, v, scale: heads_inside(q, v), lib=_LIBRARY)
+_LIBRARY.define(
+    "attention_by(Tensor q, Tensor k, Tensor v, Tensor? mask, float dropout, bool causal, float? scale, "
+    "bool grouped, int choice) -> Tensor"
+)
+_LIBRARY.impl("attention_by", _attention_by, "CompositeExplicitAutograd")
+torch.library.register_fake("fastdiff::attention_by", lambda q, k, v, *_: heads_inside(q, v), lib=_LIBRARY)
+norm_silu = torch.ops.fastdiff.norm_silu.default
+attention = torch.ops.fastdiff.attention.default
+attention_by = torch.ops.fastdiff.attention_by.default
