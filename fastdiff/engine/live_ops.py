@@ -17,8 +17,12 @@ from fastdiff.ops.feature_maps import dense
 from . import kernels
 
 _LIBRARY = torch.library.Library("fastdiff", "FRAGMENT")
-_FLAGS = (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-_FLAGS += (SDPBackend.CUDNN_ATTENTION,)
+_FLAGS = (
+    SDPBackend.MATH,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+)
 
 
 def sdpa_choice() -> int:

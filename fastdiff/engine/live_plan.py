@@ -65,7 +65,8 @@ def _compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
 
     try:
         with torch.no_grad():
-            return compile_fx(fx.GraphModule(module, _copied(module.graph)), list(inputs))
+            compiled: Any = compile_fx(fx.GraphModule(module, _copied(module.graph)), list(inputs))
+            return compiled  # type: ignore[no-any-return]
     except Exception:  # no triton, no compiler, a fault of inductor: the network must run
         log.warning(
             "fastdiff: inductor could not take the rest of this graph; it runs as it is", exc_info=True

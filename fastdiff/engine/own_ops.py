@@ -36,6 +36,7 @@ def _attentions() -> list[Any]:
 def recognise(graph: fx.Graph) -> None:
     """Replace the norms and attention of this package, of any backend, by functions that return their results."""
     norms, attentions = _norms(), _attentions()
+    target: Any
     for node in list(graph.nodes):
         if is_call(node, *norms):
             target, arguments = norm_silu, _arguments(node)
