@@ -6,7 +6,8 @@
 namespace fastdiff {
 namespace {
 
-void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale) {
+void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale, OptionalTensor memory_k,
+                      OptionalTensor memory_v) {
   LinearAttentionArgs args;
   args.q = matrices_of(q, "q");
   args.k = matrices_of(k, "k");
@@ -17,6 +18,17 @@ void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale) {
                   "linear_attention: q, k, v and out must have the same leading dimensions");
   STD_TORCH_CHECK(!overlap(out, q) && !overlap(out, k) && !overlap(out, v),
                   "linear_attention: out must not share memory with an input");
+  STD_TORCH_CHECK(memory_k.has_value() == memory_v.has_value(),
+                  "linear_attention: memory_k and memory_v must come together");
+  if (memory_k.has_value()) {
+    args.memory_k = matrices_of(*memory_k, "memory_k");
+    args.memory_v = matrices_of(*memory_v, "memory_v");
+    check_attention(args.q, args.memory_k, args.memory_v, args.out, "linear_attention");
+    STD_TORCH_CHECK(same_heads(q, *memory_k) && same_heads(q, *memory_v),
+                    "linear_attention: memory must have the leading dimensions of q");
+    STD_TORCH_CHECK(!overlap(out, memory_k) && !overlap(out, memory_v),
+                    "linear_attention: out must not share memory with an input");
+  }
   args.out_data = out.mutable_data_ptr();
   args.scale = static_cast<float>(scale);
   if (out.numel() == 0) return;
@@ -35,7 +47,10 @@ void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
-  m.def("linear_attention_cpp(Tensor(a!) out, Tensor q, Tensor k, Tensor v, float scale) -> ()");
+  m.def(
+      "linear_attention_cpp(Tensor(a!) out, Tensor q, Tensor k, Tensor v, float scale, Tensor? "
+      "memory_k=None, "
+      "Tensor? memory_v=None) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {

@@ -64,6 +64,13 @@ struct Context {
     }
   }
 
+  void add_all(const Matrix& k, const Matrix& v) {
+    for (int64_t first = 0; first < k.of.rows; first += kStrip) {
+      const int64_t left = k.of.rows - first;
+      add(k, v, first, static_cast<int>(left < kStrip ? left : kStrip));
+    }
+  }
+
   void add(const Matrix& k, const Matrix& v, int64_t first, int count) {
     unpack(k, first, count, 0, pitch, powers, pitch);
     soften(count);
@@ -89,12 +96,9 @@ struct Context {
 // The contexts of the heads [begin, end).
 void linear_attention_context(const LinearAttentionArgs& args, float* scratch, int64_t begin, int64_t end) {
   for (int64_t head = begin; head < end; ++head) {
-    const Matrix k(args.k, head), v(args.v, head);
     Context context(args, scratch, args.contexts + head * linear_attention_context_size(args));
-    for (int64_t first = 0; first < args.k.rows; first += kStrip) {
-      const int64_t left = args.k.rows - first;
-      context.add(k, v, first, static_cast<int>(left < kStrip ? left : kStrip));
-    }
+    if (args.memory_k.rows > 0) context.add_all(Matrix(args.memory_k, head), Matrix(args.memory_v, head));
+    context.add_all(Matrix(args.k, head), Matrix(args.v, head));
     context.finish();
   }
 }

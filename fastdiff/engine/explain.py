@@ -117,6 +117,9 @@ _TOLD: dict[Any, Callable[[Node], str]] = {
         "oneDNN, packed" if node.args[3] >= kernels.PACKED_ROWS else "few rows"
     ),
     kernels.packed_linear_add: lambda node: "with the sum that follows",
+    kernels.linear_attention: lambda node: (
+        "two softmaxes and two products" + ", memory" * (node.args[3] is not None)
+    ),
     kernels.fresh: lambda node: "output in memory of its own",
 }
 

@@ -14,11 +14,11 @@ from .move_views import new_call
 aten = torch.ops.aten
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _CASTS = (aten.to.dtype, aten._to_copy.default)
-_PRODUCTS = (aten.einsum.default, aten.bmm.default, aten.matmul.default)
+PRODUCTS = (aten.einsum.default, aten.bmm.default, aten.matmul.default)
 
 
 @dataclass(frozen=True)
-class _Product:
+class Product:
     """A product of two tensors with a letter for each dimension."""
 
     first: Node
@@ -26,7 +26,8 @@ class _Product:
     letters: tuple[str, str, str]
 
 
-def _product(node: Node) -> _Product | None:
+def product_of(node: Node) -> Product | None:
+    """The product that a node computes, where it is one of two tensors."""
     if is_call(node, aten.einsum.default):
         sides = str(node.args[0]).replace(" ", "").split("->")
         if len(sides) != 2 or len(node.args[1]) != 2 or "." in sides[0]:
@@ -45,11 +46,11 @@ def _product(node: Node) -> _Product | None:
         return None
     if any(len(set(part)) != len(part) for part in letters):
         return None
-    return _Product(operands[0], operands[1], letters)
+    return Product(operands[0], operands[1], letters)
 
 
-def _unscaled(node: Node) -> tuple[Node, float]:
-    """(product, the number that it is multiplied by)."""
+def unscaled(node: Node) -> tuple[Node, float]:
+    """(node, the number that it is multiplied by)."""
     scale = 1.0
     while is_call(node, aten.mul.Tensor, aten.div.Tensor) and isinstance(node.args[1], (int, float)):
         if only_user(node) is None or not is_tensor(node.args[0]):
@@ -70,7 +71,7 @@ class _Attention:
     value: str
 
 
-def _letters(scores: _Product, weighted: _Product, probabilities: Node, dim: int) -> _Attention | None:
+def _letters(scores: Product, weighted: Product, probabilities: Node, dim: int) -> _Attention | None:
     q, k, s = scores.letters
     if s[dim] in q:
         q, k = k, q
@@ -94,7 +95,7 @@ def _letters(scores: _Product, weighted: _Product, probabilities: Node, dim: int
     return found if good and len(batch) in (1, 2) else None
 
 
-def _ordered(node: Node, letters: str, wanted: str) -> Node:
+def ordered(node: Node, letters: str, wanted: str) -> Node:
     """The tensor with its dimensions in the wanted order, and one head where there are no heads."""
     order = [letters.index(c) for c in wanted]
     value = value_of(node).permute(order)
@@ -118,8 +119,8 @@ def _one_type(*nodes: Node) -> bool:
 
 def _put(softmax: Node, probabilities: Node, weighted: Node) -> None:
     source = _cast(softmax.args[0]) or softmax.args[0]
-    scores, scale = _unscaled(source)
-    first, second = _product(scores), _product(weighted)
+    scores, scale = unscaled(source)
+    first, second = product_of(scores), product_of(weighted)
     if first is None or second is None or only_user(scores) is None or only_user(softmax.args[0]) is None:
         return
     if not _one_type(first.first, first.second, second.first, second.second, weighted):
@@ -137,9 +138,9 @@ def _put(softmax: Node, probabilities: Node, weighted: Node) -> None:
     v = second.second if mine == 0 else second.first
     graph = weighted.graph
     with graph.inserting_before(weighted):
-        q = _ordered(q, q_letters, found.batch + found.query + found.width)
-        k = _ordered(k, k_letters, found.batch + found.key + found.width)
-        v = _ordered(v, renamed[1 - mine], found.batch + found.key + "*")
+        q = ordered(q, q_letters, found.batch + found.query + found.width)
+        k = ordered(k, k_letters, found.batch + found.key + found.width)
+        v = ordered(v, renamed[1 - mine], found.batch + found.key + "*")
         rows = list(q.meta["val"].shape[:-1])
         value = value_of(weighted).new_empty([*rows, v.meta["val"].shape[-1]])
         node = graph.call_function(
@@ -161,6 +162,6 @@ def fuse_attention(graph: fx.Graph) -> None:
         user, last = only_user(node), node
         if user is not None and _cast(user) is node:
             user, last = only_user(user), user
-        if user is not None and is_call(user, *_PRODUCTS) and 0 not in shape_of(node):
+        if user is not None and is_call(user, *PRODUCTS) and 0 not in shape_of(node):
             _put(node, last, user)
     graph.eliminate_dead_code()

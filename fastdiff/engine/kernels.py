@@ -33,6 +33,9 @@ PACKED_ROWS = 256 if torch.backends.mkldnn.is_available() else sys.maxsize
 #: Whether the C++ backend convolves.
 CONVOLVES = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["conv3x3"])
 
+#: Whether the C++ backend has linear attention.
+ATTENDS_LINEARLY = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["linear_attention"])
+
 
 def channels_last(x: Tensor) -> Tensor:
     """x (B, C, H, W) with its channels last in memory."""
@@ -283,6 +286,28 @@ def packed_linear_add(
     if rows >= PACKED_ROWS:
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, packed, bias, "add")
     return packed_linear(x, packed, bias, rows, width).add_(residual)
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor | None, memory_v: Tensor | None, scale: float
+) -> Tensor:
+    """`fastdiff.ops.linear_attention` without its checks; rows of memory stand before those of k and v, not joined.
+
+    Args:
+        q: (B, heads, N, D).
+        k: (B, heads, M, D).
+        v: (B, heads, M, E).
+        memory_k: (B, heads, L, D) or None.
+        memory_v: (B, heads, L, E) or None.
+        scale: of the result.
+
+    Returns:
+        (B, heads, N, E), in memory (B, N, heads, E), which is what the product that follows reads.
+    """
+    batch, heads, rows, _ = q.shape
+    out = q.new_empty((batch, rows, heads, v.shape[-1])).transpose(1, 2)
+    torch.ops.fastdiff.linear_attention_cpp.default(out, q, k, v, scale, memory_k, memory_v)
+    return out
 
 
 def joined(weights: list[Tensor]) -> Tensor:

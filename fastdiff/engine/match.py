@@ -10,6 +10,7 @@ from . import kernels, live_ops
 from .fold import hoist
 from .fuse_attention import fuse_attention
 from .fuse_convs import fuse_convs
+from .fuse_linear_attention import fuse_linear_attention
 from .fuse_norms import fuse_norms
 from .fuse_products import fuse_products, pointwise_to_linear
 from .graphs import Node, calls
@@ -27,6 +28,7 @@ def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
     """
     fuse_norms(graph)
     fuse_attention(graph)
+    fuse_linear_attention(graph)
     pointwise_to_linear(graph, hoist(graph, weights))
     plain_views(graph)
     drop_no_ops(graph)

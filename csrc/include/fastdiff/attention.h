@@ -42,6 +42,7 @@ inline int64_t attention_scratch(const AttentionArgs& args) {
 // out = softmax(q over its columns) (softmax(k over its rows)^T v) scale for each head.
 struct LinearAttentionArgs {
   Matrices q, k, v, out;
+  Matrices memory_k, memory_v;  // more keys and values, before those of k and v; no rows where there are none
   float scale = 1.0f;
   void* out_data = nullptr;
   float* contexts = nullptr;  // (heads, blocks, D, kAttentionQueries)
