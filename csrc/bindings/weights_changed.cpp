@@ -1,8 +1,9 @@
 // fastdiff::weights_changed: have the parameters of a network changed since their weights were packed?
 //
-// One row of `state` (int64) per tensor: its address, a checksum of kSamples words spread over it, and
-// checksums of kParts stretches of its bytes. A call compares address and samples of every tensor and one
-// stretch, so that a dense edit is seen at once and a sparse one within kParts calls, whatever wrote it.
+// One row of `state` (int64) per tensor: its address, checksums of kSets sets of kSamples words spread over
+// it, and checksums of kParts stretches of its bytes. A call compares the address, one set and one stretch of
+// every tensor, so that a dense edit is seen at once and a sparse one within kParts calls, whatever wrote it.
+// The words of all sets at every call cost a cache miss each, together more than the stretches.
 #include <cstring>
 #include <vector>
 
@@ -11,7 +12,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kSamples = 16, kParts = 32, kRow = 2 + kParts;
+constexpr int64_t kSamples = 4, kSets = 4, kParts = 32, kRow = 1 + kSets + kParts;
 constexpr uint64_t kOdd = 0x9E3779B97F4A7C15ull;
 
 struct Bytes {
@@ -47,11 +48,13 @@ uint64_t checksum(const unsigned char* data, int64_t size) {
   return hash;
 }
 
-uint64_t sampled(const Bytes& bytes) {
-  if (bytes.size <= 8 * kSamples) return checksum(bytes.data, bytes.size);
+// Words set, set + kSets, set + 2 kSets, ... of those that are spread over the bytes; all bytes of a small
+// tensor.
+uint64_t sampled(const Bytes& bytes, int64_t set) {
+  if (bytes.size <= 8 * kSamples * kSets) return checksum(bytes.data, bytes.size);
   uint64_t hash = 0;
-  for (int64_t k = 0; k < kSamples; ++k) {
-    const int64_t at = (bytes.size - 8) / (kSamples - 1) * k;
+  for (int64_t k = set; k < kSamples * kSets; k += kSets) {
+    const int64_t at = (bytes.size - 8) / (kSamples * kSets - 1) * k;
     hash = (hash ^ word_at(bytes.data + at)) * kOdd;
   }
   return hash;
@@ -86,9 +89,9 @@ void note_weights(Tensor state, std::vector<Tensor> tensors) {
     for (int64_t i = begin; i < end; ++i) {
       int64_t* const row = rows + i * kRow;
       row[0] = reinterpret_cast<int64_t>(bytes[i].data);
-      row[1] = static_cast<int64_t>(sampled(bytes[i]));
+      for (int64_t set = 0; set < kSets; ++set) row[1 + set] = static_cast<int64_t>(sampled(bytes[i], set));
       for (int64_t part = 0; part < kParts; ++part)
-        row[2 + part] = static_cast<int64_t>(part_of(bytes[i], part));
+        row[1 + kSets + part] = static_cast<int64_t>(part_of(bytes[i], part));
     }
   });
 }
@@ -96,15 +99,17 @@ void note_weights(Tensor state, std::vector<Tensor> tensors) {
 bool weights_changed(Tensor state, std::vector<Tensor> tensors, int64_t turn) {
   const auto bytes = bytes_of_all(tensors);
   const int64_t* const rows = rows_of_state(state, tensors.size());
-  const int64_t count = static_cast<int64_t>(bytes.size()), part = turn % kParts;
+  const int64_t count = static_cast<int64_t>(bytes.size()), part = turn % kParts, set = turn % kSets;
   for (int64_t i = 0; i < count; ++i) {
     if (rows[i * kRow] != reinterpret_cast<int64_t>(bytes[i].data)) return true;
-    if (rows[i * kRow + 1] != static_cast<int64_t>(sampled(bytes[i]))) return true;
   }
   std::vector<char> differs(bytes.size(), 0);
   torch::stable::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      differs[i] = rows[i * kRow + 2 + part] != static_cast<int64_t>(part_of(bytes[i], part));
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t* const row = rows + i * kRow;
+      differs[i] = row[1 + set] != static_cast<int64_t>(sampled(bytes[i], set)) ||
+                   row[1 + kSets + part] != static_cast<int64_t>(part_of(bytes[i], part));
+    }
   });
   return std::find(differs.begin(), differs.end(), 1) != differs.end();
 }

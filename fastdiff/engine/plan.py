@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from . import capture, match
+from .direct_calls import direct_calls
 from .fold import Folds, split_folds
 from .graphs import Node, storage_of, value_of
 from .kernels import fresh
@@ -82,6 +83,7 @@ class Plan:
         for node in self.graph.nodes:
             if node not in made and node not in skipped:
                 made[node] = live.node_copy(node, lambda n: made[n])
+        direct_calls(live)
         return fx.GraphModule(self.module, live)
 
     def __call__(self, tensors: Sequence[Tensor], folded: Sequence[Any]) -> Any:

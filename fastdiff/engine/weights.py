@@ -20,7 +20,7 @@ from fastdiff.ops import extension
 
 from .fold import Folds
 
-_ROW = 34  # columns of the state: csrc/bindings/weights_changed.cpp
+_ROW = 37  # columns of the state: csrc/bindings/weights_changed.cpp
 _KEPT = 3  # sets of weights (a network, its average, ...) whose packs a program keeps
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import fastdiff
 from fastdiff import engine
 from fastdiff import nn as fnn
-from fastdiff.sampling import carrying
+from fastdiff.sampling import carrying, paying
 
 OPTIONS = {"schedule": "cosine", "prediction": "v", "shape": (1, 8, 8), "labels": [0, 1, 2], "guidance": 2.0}
 
@@ -34,3 +35,38 @@ def test_images_are_those_of_the_network_itself(monkeypatch: pytest.MonkeyPatch)
 def test_a_bare_function_is_refused() -> None:
     with pytest.raises(ValueError, match="no torch module"):
         fastdiff.sample(lambda x, t, labels: x, 3, num=3, compile=True, **{**OPTIONS, "guidance": None})
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.conv(x) * t[:, None, None, None].float().sin()
+
+
+def test_operations_are_counted_without_carrying_them_out() -> None:
+    net, x = Plain().eval(), torch.full((3, 1, 8, 8), float("nan"))
+    assert paying.flops_of(net, x, {}) == 2 * 9 * 3 * 64
+    assert paying.flops_of(lambda x, t: x * float(x.sum()), x, {}) == 0
+
+
+@pytest.mark.skipif(not engine.kernels.CONVOLVES, reason="the C++ backend is not built")
+def test_auto_compiles_from_a_number_of_operations_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, calls = Plain().eval(), []
+    monkeypatch.setattr(carrying.engine, "compile", lambda net: calls.append(net) or net)
+    options = {"schedule": "cosine", "prediction": "v", "shape": (1, 8, 8), "num": 3}
+    total = 12 * paying.flops_of(net, torch.zeros(3, 1, 8, 8), {})
+    with caplog.at_level("INFO", "fastdiff.sampling"):
+        for limit in (total + 1, total):
+            monkeypatch.setattr(paying, "FLOPS", limit)
+            fastdiff.sample(net, 12, **options)
+            fastdiff.sample(net, 9, **options)  # too few rows for anything
+    assert calls == [net]
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2 and "left to eager torch" in told[0] and "compiled by the engine" in told[1]
+    for other in (net.train(), torch.compile(net, backend="eager"), lambda x, t: x):
+        assert not paying.pays(other, torch.zeros(1, 1, 8, 8), {}, 12, 1)
