@@ -1,4 +1,5 @@
-"""The whole of sampling: `fastdiff.sample`, 50 DDIM steps, against the pipeline of diffusers at its best settings.
+"""The whole of sampling: `fastdiff.sample`, 50 DDIM steps, against the pipeline of diffusers at its best settings,
+and with the engine against the same loop in eager torch, channels last, on the shipped model.
 
 The network is that of google/ddpm-cifar10-32 with seeded random weights. All start from the same noise, and a
 candidate whose images differ from those of the pipeline by more than 1e-3 is not timed. torch.compile is made ready
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import fastdiff
+from benchmarks.bench_training import with_plain_norms
 from benchmarks.measure import Candidate
 
 STEPS, BATCH = 50, 4
@@ -73,6 +75,48 @@ def ours(net: nn.Module, noise: Tensor) -> Candidate:
         "spacing": "leading",
     }
     return lambda: fastdiff.sample(module, STEPS, num=BATCH, x_init=noise, **options)
+
+
+class ChannelsLast(nn.Module):
+    """The network with its weights and its input in channels_last."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, t: Tensor, **more: Any) -> Tensor:
+        return self.net(x.contiguous(memory_format=torch.channels_last), t, **more)
+
+
+def bench_fashion(duel):
+    num = 64
+    models = [fastdiff.load("fashion") for _ in range(3)]
+    model = models[0]
+    options: dict[str, Any] = {
+        "shape": model.shape,
+        "schedule": model.schedule,
+        "prediction": model.prediction,
+    }
+    options |= {"num": num, "labels": [k % 10 for k in range(num)]}
+
+    def sampler(net: nn.Module, compile: bool) -> Candidate:
+        net = net.eval()
+        return lambda: fastdiff.sample(net, STEPS, compile=compile, **options)
+
+    candidates = {
+        "fastdiff": sampler(model.net, True),
+        "eager channels_last": sampler(ChannelsLast(with_plain_norms(models[1].net)), False),
+        "eager channels_last, our norms": sampler(ChannelsLast(models[2].net), False),
+    }
+
+    def check() -> None:
+        wanted = candidates["eager channels_last"]()
+        for name, candidate in candidates.items():
+            far = float((candidate() - wanted).abs().max())
+            assert far <= 1e-3, f"{name}: images differ by {far:.2g}"
+
+    bar = {"eager channels_last": 2.0}
+    duel(f"sample, fashion, batch {num}, {STEPS} DDIM steps", candidates, check=check, rounds=3, bar=bar)
 
 
 def bench_sampling(duel):

@@ -21,6 +21,7 @@ from fastdiff.ops import (
     pixel_norms,
     rms_norm_silu,
 )
+from fastdiff.ops.attention_inputs import output_like
 from fastdiff.ops.conv1x1 import last
 from fastdiff.ops.conv1x1 import pack as pack_matrix
 from fastdiff.ops.conv1x1 import stretches as stretches_of_pixels
@@ -302,10 +303,9 @@ def linear_attention(
         scale: of the result.
 
     Returns:
-        (B, heads, N, E), in memory (B, N, heads, E), which is what the product that follows reads.
+        (B, heads, N, E), in memory as (B, N, heads, E) where q lies so, which is what the product that follows reads.
     """
-    batch, heads, rows, _ = q.shape
-    out = q.new_empty((batch, rows, heads, v.shape[-1])).transpose(1, 2)
+    out = output_like(q, v)
     torch.ops.fastdiff.linear_attention_cpp.default(out, q, k, v, scale, memory_k, memory_v)
     return out
 

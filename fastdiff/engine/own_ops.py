@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from .graphs import Node, is_call, positions
-from .kernels import attention, norm_silu
+from .kernels import attention, linear_attention, norm_silu
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:
@@ -33,15 +33,23 @@ def _attentions() -> list[Any]:
     return [getattr(torch.ops.fastdiff, n).default for n in names if hasattr(torch.ops.fastdiff, n)]
 
 
+def _linear_attentions() -> list[Any]:
+    ops = torch.ops.fastdiff
+    return [ops.linear_attention_cpp.default] if hasattr(ops, "linear_attention_cpp") else []
+
+
 def recognise(graph: fx.Graph) -> None:
     """Replace the norms and attention of this package, of any backend, by functions that return their results."""
-    norms, attentions = _norms(), _attentions()
+    norms, attentions, linear = _norms(), _attentions(), _linear_attentions()
     target: Any
     for node in list(graph.nodes):
         if is_call(node, *norms):
             target, arguments = norm_silu, _arguments(node)
         elif is_call(node, *attentions) and node.args[1] is None:
             target, arguments = attention, node.args[2:]
+        elif is_call(node, *linear):
+            _, q, k, v, scale, memory_k, memory_v = node.args
+            target, arguments = linear_attention, (q, k, v, memory_k, memory_v, scale)
         else:
             continue
         out, order = node.args[0], positions(graph)

@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 log = logging.getLogger("fastdiff.sampling")
 #: Operations of a whole run from which on the engine makes up for its cold start.
@@ -26,6 +24,7 @@ def flops_of(net: Callable[..., Tensor], x: Tensor, inputs: Mapping[str, Tensor]
 
     0 where the network cannot be run on tensors without values.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
     def unreal(tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
@@ -56,12 +55,8 @@ def pays(
     Returns:
         True from `FLOPS` operations on; the decision is logged at level INFO.
     """
-    if (
-        not isinstance(net, nn.Module)
-        or isinstance(net, OptimizedModule)
-        or net.training
-        or x.dtype != torch.float32
-    ):
+    compiled = getattr(net, "_orig_mod", None) is not None
+    if not isinstance(net, nn.Module) or compiled or net.training or x.dtype != torch.float32:
         return False
     total = float(rows * branches) * flops_of(net, x, inputs)
     word = "compiled by the engine" if total >= FLOPS else "left to eager torch"

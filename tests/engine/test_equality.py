@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastdiff
+from fastdiff.engine import kernels
 from fastdiff.engine.fuse_attention import fuse_attention
 from fastdiff.engine.normalise import normalise
 
@@ -64,6 +65,20 @@ def test_our_own_network(norm, time_embedding):
     )  # fmt: skip
     net = randomised(net)
     compare(net, fastdiff.compile(net), (2, 3, 16, 16))
+
+
+@pytest.mark.skipif(not kernels.ATTENDS_LINEARLY, reason="the C++ backend is not built")
+def test_attention_of_this_package_in_cpp():
+    """It writes into memory made beforehand, which must not drive the graph back to eager torch."""
+
+    class Attending(nn.Module):
+        def forward(self, x, t):
+            q, k, v = (x * t[:, None, None, None]).chunk(3)
+            return fastdiff.ops.attention(q, k, v) + fastdiff.ops.linear_attention(q, k, v)
+
+    x, t = torch.randn(6, 2, 20, 8), torch.rand(6)
+    with torch.no_grad(), fastdiff.use_backend("cpp"):
+        assert_equal(torch.compile(Attending(), backend="fastdiff")(x, t), Attending()(x, t))
 
 
 def test_found_by_name_without_an_import():
