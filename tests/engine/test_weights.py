@@ -225,7 +225,7 @@ def test_writes_inside_a_network_that_views_can_see():
     [
         ({"precision": "float8"}, "precision must be one of 'float32', got 'float8'"),
         ({"memory": "none"}, "memory must be one of 'default', 'low', got 'none'"),
-        ({"speed": 3}, "an option must be one of precision, winograd, memory, got 'speed'"),
+        ({"speed": 3}, "an option must be one of precision, winograd, memory, inductor, got 'speed'"),
     ],
 )
 def test_options_are_checked(options, message):
