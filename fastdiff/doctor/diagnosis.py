@@ -11,6 +11,8 @@ from typing import Any
 
 from fastdiff.doctor.examine import FAILURES, Finding
 from fastdiff.doctor.examples import examples_of
+from fastdiff.doctor.loop import LOOP, WAYS
+from fastdiff.doctor.loop import PATIENCE_S as LOOP_PATIENCE_S
 from fastdiff.doctor.supervisor import PATIENCE_S, Request, Supervisor, command
 from fastdiff.ops import dispatch, winners
 
@@ -48,7 +50,7 @@ class Diagnosis:
         bad = {(found.op, found.backend) for found in self.failures()}
         timed: dict[tuple[str, str], dict[str, list[float]]] = {}
         for found in self.findings:
-            if found.ms is not None and (found.op, found.backend) not in bad:
+            if found.op != LOOP and found.ms is not None and (found.op, found.backend) not in bad:
                 of_class = timed.setdefault((found.op, found.shape_class), {})
                 of_class.setdefault(found.backend, []).append(found.ms)
         result: dict[str, dict[str, str]] = {}
@@ -96,10 +98,16 @@ def requests(ops: Sequence[str] = ()) -> tuple[list[Request], dict[str, str]]:
     return wanted, without
 
 
+def loop_requests() -> list[Request]:
+    """The loop in every way."""
+    return [Request(LOOP, i, way, patience_s=LOOP_PATIENCE_S) for i, way in enumerate(WAYS)]
+
+
 def diagnose(
     device: str = "auto",
     *,
     ops: Sequence[str] = (),
+    loop: bool = True,
     store: bool = True,
     cache: Path | None = None,
     budget_s: float = BUDGET_S,
@@ -112,6 +120,8 @@ def diagnose(
     Args:
         device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N".
         ops: names of ops, all when empty. The winners are stored only when all were examined.
+        loop: when all ops are examined, also sample with the model that comes along, first in the ways that compile
+            little, and by inductor after the ops.
         store: write the winners to the cache.
         cache: the file instead of the usual one (`fastdiff.ops.winners.file`).
         budget_s: seconds after which no further example is begun.
@@ -125,6 +135,9 @@ def diagnose(
     """
     began = time.monotonic()
     wanted, unexamined = requests(ops)
+    if loop and not ops:
+        *quick, slow = loop_requests()
+        wanted = [*quick, *wanted, slow]
     found = Diagnosis(unexamined=unexamined)
     supervisor = Supervisor(command(device) if worker is None else worker, patience_s)
     try:

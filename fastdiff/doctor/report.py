@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fastdiff.doctor.diagnosis import Diagnosis
 from fastdiff.doctor.examine import FAILURES, Finding
+from fastdiff.doctor.loop import IMAGES, LOOP, STEPS
 from fastdiff.ops import dispatch, winners
 
 _MOST_FAILURES = 20
@@ -29,6 +30,7 @@ def as_text(found: Diagnosis) -> str:
     lines = [f"device: {device}", f"versions: {versions}", "", "### Right or wrong", ""]
     lines += table(("op", "backend", "result", "worst error / allowed"), _correctness(found.findings))
     lines += ["", *_absent(found.findings)]
+    lines += _loop(found.findings)
     timed = _times(found)
     if timed:
         lines += ["", "### Time of a call in ms (10th to 90th percentile)", ""]
@@ -38,8 +40,29 @@ def as_text(found: Diagnosis) -> str:
     return "\n".join([*lines, "", f"winners: {found.stored}", _verdict(found)])
 
 
+def _loop(findings: list[Finding]) -> list[str]:
+    """The network and the loop, way by way."""
+    rows = [
+        (
+            one.backend,
+            one.state,
+            f"{one.ms:.0f}" if one.ms else "",
+            f"{one.error:.2g}" if one.error else "",
+            one.note,
+        )
+        for one in findings
+        if one.op == LOOP
+    ]
+    if not rows:
+        return []
+    head = ("way", "images", "ms", "worst difference / allowed", "")
+    return ["", f"### {IMAGES} images in {STEPS} steps of DDIM, against the CPU's", "", *table(head, rows)]
+
+
 def _verdict(found: Diagnosis) -> str:
-    examined = len({(f.op, f.backend) for f in found.findings if f.state not in ("absent", "refused")})
+    examined = len(
+        {(f.op, f.backend) for f in found.findings if f.op != LOOP and f.state not in ("absent", "refused")}
+    )
     bad = sorted({f"{f.op} on {f.backend}" for f in found.failures()})
     end = f"NOT RIGHT: {', '.join(bad)}" if bad else "all right"
     return f"{examined} kernels examined in {found.seconds:.0f} s: {end}"
@@ -68,14 +91,14 @@ def _absent(findings: list[Finding]) -> list[str]:
     """Backends that are not here, with their reasons."""
     ops: dict[tuple[str, str], dict[str, None]] = {}
     for one in findings:
-        if one.state == "absent":
+        if one.state == "absent" and one.op != LOOP:
             ops.setdefault((one.backend, one.note), {})[one.op] = None
     return [f"{backend} is not here for {', '.join(of)}: {why}" for (backend, why), of in ops.items()]
 
 
 def _times(found: Diagnosis) -> list[tuple[str, str, str, str]]:
     best, rows = found.winners(), []
-    timed = [one for one in found.findings if one.ms is not None]
+    timed = [one for one in found.findings if one.ms is not None and one.op != LOOP]
     for op, example in dict.fromkeys((one.op, one.example) for one in timed):
         own = [one for one in timed if (one.op, one.example) == (op, example)]
         winner = best.get(op, {}).get(own[0].shape_class, "none is right")

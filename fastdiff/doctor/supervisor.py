@@ -24,12 +24,16 @@ START_S = 120.0
 
 @dataclass
 class Request:
-    """One example, and the backends that are not to be tried on it again."""
+    """One example, and the backends that are not to be tried on it again.
+
+    `patience_s` is longer than usual for what compiles.
+    """
 
     op: str
     number: int
     example: str
     without: list[str] = field(default_factory=list)
+    patience_s: float = 0.0
 
     def line(self) -> str:
         """As the worker reads it."""
@@ -160,12 +164,13 @@ class Supervisor:
         """What one worker found, and the backend that ended it."""
         found: list[Finding] = []
         worker, begun = self._running(), ("torch", "reference")
+        patience_s = max(self.patience_s, request.patience_s)
         worker.ask(request)
         while True:
             try:
-                line = worker.next(self.patience_s)
+                line = worker.next(patience_s)
             except Silence:
-                return found, self._lost(request, begun, "timeout", f"silent for {self.patience_s:g} s")
+                return found, self._lost(request, begun, "timeout", f"silent for {patience_s:g} s")
             if line is None:
                 return found, self._lost(request, begun, "crashed", "")
             if "done" in line:

@@ -1,6 +1,6 @@
 """The process that examines: one JSON line in for each example, JSON lines out, until its input ends.
 
-In:   {"op": ..., "example": number, "without": [backends]}
+In:   {"op": ..., "example": number, "without": [backends]}, where the op may be the loop and the example a way
 Out:  {"facts": ...} once; for each example {"begin": [backend, phase]} and {"finding": ...} lines, then {"done": true}
 
 Whatever kernels print goes to stderr. ``python -m fastdiff.doctor.worker DEVICE`` is how the supervisor starts it.
@@ -12,12 +12,13 @@ import faulthandler
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from fastdiff.doctor import devices
 from fastdiff.doctor.examine import Case, examine
 from fastdiff.doctor.examples import examples_of
+from fastdiff.doctor.loop import LOOP, WAYS, examine_loop
 from fastdiff.ops import dispatch
 
 
@@ -38,10 +39,21 @@ def serve(device: devices.Device, requests: Iterable[str], out: TextIO) -> None:
     tell(facts=device.facts())
     for request in requests:
         wanted = json.loads(request)
+        if wanted["op"] == LOOP:
+            _serve_loop(device, wanted, tell)
+            continue
         case = Case(wanted["op"], examples_of(wanted["op"])[wanted["example"]], device)
         for found in examine(case, lambda *what: tell(begin=what), frozenset(wanted["without"])):
             tell(finding=found.told())
         tell(done=True)
+
+
+def _serve_loop(device: devices.Device, wanted: dict[str, Any], tell: Callable[..., None]) -> None:
+    way = list(WAYS)[wanted["example"]]
+    if way not in wanted["without"]:
+        for found in examine_loop(device, way, lambda *what: tell(begin=what)):
+            tell(finding=found.told())
+    tell(done=True)
 
 
 def main(arguments: list[str]) -> None:

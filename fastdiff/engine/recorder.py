@@ -60,7 +60,9 @@ class CudaRecorder:
             with torch.cuda.device(self.device):
                 self._warm_up(work, reset)
                 reset()
-                with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                # What other threads do on the device meanwhile, a loader's copies say, is no part of the graph.
+                mode = "thread_local"
+                with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
                     work()
         except Exception as error:
             torch.cuda.synchronize(self.device)

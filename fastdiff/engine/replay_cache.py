@@ -24,6 +24,34 @@ def addresses_of(module: nn.Module) -> Hashable:
     return tuple((tensor.data_ptr(), tensor.dtype, tuple(tensor.stride())) for tensor in tensors)
 
 
+_SCALARS = (bool, int, float, str, type(None))
+_MOST_SCALARS = 64
+
+
+def settings_of(module: nn.Module) -> Hashable:
+    """What the parts of a module keep in Python and a recording fixes: numbers, flags, names, short collections, hooks.
+
+    An adapter that is switched off or weighted anew, or a hook that comes or goes, needs a new recording. What other
+    objects hold is not seen.
+    """
+    told = []
+    for part in module.modules():
+        values = vars(part)
+        hooks = (*values["_forward_hooks"].values(), *values["_forward_pre_hooks"].values())
+        told.append((tuple(map(id, hooks)), *((k, _plain(v)) for k, v in values.items() if k[:2] != "__")))
+    return tuple(told)
+
+
+def _plain(value: object) -> Hashable:
+    if isinstance(value, _SCALARS):
+        return value
+    if isinstance(value, dict):
+        return _plain([*value.keys(), *value.values()])
+    if isinstance(value, list | tuple | set) and len(value) <= _MOST_SCALARS:
+        return tuple(entry for entry in value if isinstance(entry, _SCALARS))
+    return None
+
+
 class ReplayCache(Generic[Entry]):
     """Entries by key, each bound to the modules it was recorded from.
 

@@ -4,8 +4,8 @@ A recording holds no number of a run, only addresses. The table, the times, the 
 are loaded into its static buffers. Where single rows are replayed, a counter on the device says which row it is, and
 its own tiny launch advances it; in a recording of the whole loop each row has its place, and one launch stands between
 two network calls. So one recording serves every run of the same shapes: other seeds, labels, guidance weights, even
-another solver of as many rows. What a network keeps in Python (a flag, a scale that is no tensor) is recorded as it is
-then.
+another solver of as many rows. A network's numbers and flags in Python are part of the recording, see
+`fastdiff.engine.replay_cache.settings_of`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fastdiff.engine.live_ops import sdpa_choice
 from fastdiff.engine.recorder import Recorder, RecordingError, Replay
-from fastdiff.engine.replay_cache import ReplayCache, addresses_of, layout_of
+from fastdiff.engine.replay_cache import ReplayCache, addresses_of, layout_of, settings_of
 from fastdiff.ops.dispatch import forced_backend
 from fastdiff.sampling.loop import Buffers, Region, Run, advance, make_buffers, run
 from fastdiff.sampling.manners import leaves_alone
@@ -238,7 +239,8 @@ def _key(task: Run, x: Tensor, modules: list[nn.Module]) -> Hashable:
     return (
         layout_of(x),
         tuple((name, layout_of(tensor)) for name, tensor in given(task).items()),
-        tuple(addresses_of(module) for module in modules),
+        tuple((addresses_of(module), settings_of(module)) for module in modules),
+        (sdpa_choice(), torch.are_deterministic_algorithms_enabled()),
         (len(table), table.history, table.discrete_time, task.self_condition),
         (evaluate.input_dtype, evaluate.autocast, torch.is_inference_mode_enabled(), forced_backend()),
         None if rule is None else (rule.w, rule.rescale, rule.parallel),

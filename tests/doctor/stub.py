@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 
 from fastdiff import ops
-from fastdiff.doctor import devices, worker
+from fastdiff.doctor import devices, loop, worker
 from fastdiff.doctor.examples import Example
 from fastdiff.ops import dispatch
 
@@ -100,11 +100,26 @@ class StubDevice:
         return _taken[0]
 
 
+def _drawn(net, device, record):
+    """Images of a way that is right, one that crashes and one that is wrong; the record says which."""
+    if net == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    _taken[0] = 5.0
+    return torch.full((2, 1, 2, 2), 0.5 if net == "wrong" else 0.25)
+
+
+def _replace_the_loop():
+    for way, kind in (("eager", "right"), ("fastdiff", "crashes"), ("graph", "wrong")):
+        loop.WAYS[way] = (lambda net, kind=kind: kind, True)
+    loop.drawn = _drawn
+
+
 def main(how):
     if how == "cannot start":
         sys.exit("no driver")
     if how == "is silent":
         time.sleep(60)
+    _replace_the_loop()
     out = worker._private_output()
     with registered():
         worker.serve(StubDevice(), sys.stdin, out)

@@ -29,7 +29,7 @@ def _only_the_toy(monkeypatch, tmp_path):
 
 
 def examined(**options):
-    return diagnose("stub", worker=[*WORKER, "works"], patience_s=5.0, **options)
+    return diagnose("stub", worker=[*WORKER, "works"], patience_s=5.0, loop=False, **options)
 
 
 @pytest.fixture(scope="module")

@@ -369,3 +369,100 @@ def test_a_callback_may_sample() -> None:
     with recorders.using(fake.FakeRecorder(net)):
         outer = fastdiff.sample(net, 12, callback=watch, **OPTIONS)
     assert torch.equal(outer, plain) and torch.equal(inner[0], plain)
+
+
+class Adapted(nn.Module):
+    """A layer with a low-rank adapter that has a weight and a switch in Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.rank = unet(), nn.Parameter(torch.full((1, 1, 8, 8), 0.1))
+        self.scaling, self.disabled = {"default": 1.0}, False
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        result = self.net(x, t)
+        return result if self.disabled else result + self.scaling["default"] * self.rank
+
+
+def test_what_a_network_keeps_in_python_is_part_of_the_recording() -> None:
+    net = Adapted()
+    used = fake.FakeRecorder(net)
+
+    def agrees() -> None:
+        with recorders.using(used):
+            got = fastdiff.sample(net, 12, compile=True, **OPTIONS)
+        assert torch.equal(got, fastdiff.sample(net, 12, compile=False, **OPTIONS))
+
+    agrees()
+    net.scaling["default"] = 0.3
+    agrees()
+    net.disabled = True
+    agrees()
+    hook = net.net.register_forward_hook(lambda module, given, out: 0.5 * out)
+    agrees()
+    hook.remove()
+    agrees()
+    assert used.recordings == 4 and used.replays == 5
+
+
+def test_another_memory_format_and_an_average_swapped_in_and_out() -> None:
+    net = unet()
+    used = fake.FakeRecorder(net)
+
+    def agrees() -> None:
+        with recorders.using(used):
+            got = fastdiff.sample(net, 12, compile=True, **OPTIONS)
+        torch.testing.assert_close(got, fastdiff.sample(net, 12, compile=False, **OPTIONS), rtol=0, atol=0)
+
+    agrees()
+    net.to(memory_format=torch.channels_last)
+    agrees()
+    assert used.recordings == 2
+    online = [weight.data for weight in net.parameters()]
+    for weight in net.parameters():
+        weight.data = 0.9 * weight.data
+    agrees()
+    for weight, before in zip(net.parameters(), online):
+        weight.data = before
+    agrees()
+    assert used.recordings == 3  # the first weights are where they were
+
+
+def test_a_callback_that_fails_leaves_everything_usable() -> None:
+    net, calls = unet(), []
+
+    def fails(step: int, t: float, x: Tensor, x0: Tensor) -> None:
+        calls.append(step)
+        if len(calls) == 4:
+            raise KeyError("mine")
+
+    plain = fastdiff.sample(net, 12, compile=False, **OPTIONS)
+    used = fake.FakeRecorder(net)
+    with recorders.using(used):
+        with pytest.raises(KeyError, match="mine"):
+            fastdiff.sample(net, 12, compile=True, callback=fails, **OPTIONS)
+        got = fastdiff.sample(net, 12, compile=True, callback=lambda *_: None, **OPTIONS)
+    assert torch.equal(got, plain) and used.recordings == 1
+
+
+def test_an_error_in_the_middle_of_a_capture_leaves_no_half_of_it() -> None:
+    """The recorder fails after the warm-up; the rows it had recorded before are gone with it."""
+    net, calls = unet(), []
+
+    class Breaks(fake.FakeRecorder):
+        def record(self, work: Any, reset: Any, static: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                reset()
+                work()
+                raise RecordingError("a CUDA graph cannot hold it: out of memory")
+            return super().record(work, reset, static)
+
+    more = {"solver": "heun", "s_churn": 10.0, "trajectory": True}  # two kinds of rows, two recordings
+    with recorders.using(Breaks(net)):
+        with pytest.raises(ValueError, match="cannot hold it: out of memory"):
+            fastdiff.sample(net, 12, compile=True, **OPTIONS, **more)
+        assert len(calls) == 2 and len(recorded.RECORDINGS) == 0
+        recorded.REFUSED.clear()
+        got = fastdiff.sample(net, 12, compile=True, **OPTIONS, **more)
+    assert torch.equal(got, fastdiff.sample(net, 12, compile=False, **OPTIONS, **more))
