@@ -53,7 +53,9 @@ class Rival:
             self.cold_s = float(self._answer("ready")[0])
         except RuntimeError:
             last = (folder / "errors").read_text().strip().splitlines()[-1:] or [""]
-            raise RuntimeError(f"ended with status {self.process.wait()}: {last[0][:160]}") from None
+            status = self.process.wait()
+            reason = f"killed by signal {-status}" if status < 0 else last[0][:160]
+            raise RuntimeError(f"it ended before its first result: {reason}") from None
 
     def _answer(self, start: str) -> list[str]:
         assert self.process.stdout is not None

@@ -117,9 +117,25 @@ def test_lucidrains_uvit(lucidrains):
     compare(net, lambda b, h, w: (torch.randn(b, 3, h, w), torch.rand(b)), batches=(1, 3))
 
 
-def test_k_diffusion_image_model():
-    models = pytest.importorskip("k_diffusion.models")
-    net = models.ImageDenoiserModelV1(
-        16, 3, [1, 1], [16, 32], [False, True], has_variance=False, dropout_rate=0.0
+@pytest.fixture
+def k_diffusion_models(monkeypatch):
+    """k_diffusion.models alone: the package imports scikit-image, clip and more, which its networks do not use."""
+    found = importlib.util.find_spec("k_diffusion")
+    if found is None:
+        pytest.skip("k_diffusion is not installed")
+    absent = ["dctorch", "torchsde", "torchdiffeq", "torchvision", "torchvision.transforms"]
+    for name in ["k_diffusion", *(n for n in absent if n not in sys.modules)]:
+        module = types.ModuleType(name)
+        module.__path__ = list(found.submodule_search_locations) if name == "k_diffusion" else []
+        module.functional = module.transforms = module.odeint = None
+        monkeypatch.setitem(sys.modules, name, module)
+    yield importlib.import_module("k_diffusion.models.image_v1")
+    for name in [name for name in sys.modules if name.startswith("k_diffusion.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_k_diffusion_image_model(k_diffusion_models):
+    net = k_diffusion_models.ImageDenoiserModelV1(
+        3, 16, [1, 1], [16, 32], [False, True], has_variance=False, dropout_rate=0.0
     )
     compare(net, lambda b, h, w: (torch.randn(b, 3, h, w), torch.rand(b) + 0.1), sizes=((16, 16),))
