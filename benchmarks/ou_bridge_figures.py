@@ -50,11 +50,11 @@ def main(bridge_folder: str, pixelcnn_folder: str, out: Path) -> None:
     print("weights:", *(sum(p.numel() for p in n.parameters()) for n in (bridge.bridge, pixelcnn.prior)))
     print("real training images:", judged(train[:NUM], real))
     print("reconstructions:", judged(torch.cat([bridge.reconstruct(p) for p in test[:NUM].split(100)]), real))
-    for solver in ("ddpm", "ddim"):
-        drawn = fastdiff.sample(model, STEPS, num=NUM, solver=solver)
+    for solver, steps in (("ddpm", STEPS), ("ddpm", 250), ("ddim", STEPS)):
+        drawn = fastdiff.sample(model, steps, num=NUM, solver=solver)
         used = latent_usage(bridge.vqvae.indices(drawn), codes)
-        print(f"bridge, {solver}, {STEPS} steps:", judged(drawn, real), "usage", used)
-        if solver == "ddpm":
+        print(f"bridge, {solver}, {steps} steps:", judged(drawn, real), "usage", used)
+        if steps == 250:
             picture(drawn[:40], out / "ou_bridge_samples.png", 10)
     drawn = pixelcnn.sample(NUM)
     print("pixelcnn:", judged(drawn, real), "usage", latent_usage(bridge.vqvae.indices(drawn), codes))

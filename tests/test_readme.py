@@ -38,7 +38,8 @@ def _smaller(command: list[str]) -> list[str]:
         return [*command[1:], "--num", "4", "--steps", "2", "--no-progress"]
     if name == "train":
         network = ["--network.channels", "8", "--network.channel-mults", "1", "--network.groups", "4"]
-        network = [] if command[2] == "vqvae" else [*network, "--network.heads", "1"]
+        systems = {"vqvae": [], "ou-bridge": ["--network.n-channels", "8"]}
+        network = systems.get(command[2], [*network, "--network.heads", "1"])
         small = ["--data", "digits", "--size", "8", "--steps", "1", "--batch-size", "2", "--device", "cpu"]
         return [*command[1:], *small, *network, "--no-progress"]
     if name == "doctor":

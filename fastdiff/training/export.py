@@ -49,7 +49,7 @@ def run_facts(step: int, config: dict[str, Any]) -> dict[str, Any]:
     """What a model file tells about its training; no paths of the machine."""
     return {
         "steps": step,
-        "train": {k: v for k, v in config.items() if k not in ("out", "init", "resume", "progress")},
+        "train": {k: v for k, v in config.items() if k not in ("out", "init", "vqvae", "resume", "progress")},
     }
 
 
