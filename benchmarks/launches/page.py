@@ -21,8 +21,8 @@ The update in eager torch is that of diffusers' `DDIMScheduler`, told its time a
 waited for besides). Ours is what the recorded loop launches between two network calls: `solver_step`, noise included.
 Runs with hooks replay single rows, each with two small launches more (the time of the row, the counter).
 
-The columns with inductor are the nodes of its scheduler after fusion, planned for a CPU, because torch without CUDA
-cannot plan for a GPU: an approximation.
+The rows with inductor count the nodes of its scheduler after fusion, planned for a CPU, because torch without CUDA
+cannot plan for a GPU: an approximation, and what it says of inductor on a GPU is not shown.
 """
 TABLE = """| network | | launches of the network | of the update | host reads | in all | of eager | GiB of the network |
 |---|---|---|---|---|---|---|---|"""
@@ -54,7 +54,7 @@ def rows(network: str) -> list[str]:
 TAIL = """
 The goal was a third of eager's launches without inductor. It is reached for the update (one launch, nothing read on the
 host) and **not for the networks**: what is left there are the sums after convolutions (bias, time embedding, residual),
-which inductor fuses and the engine, without it, leaves alone.
+a kernel each, and products.
 """
 
 

@@ -180,6 +180,7 @@ class _Planned(BaseException):
 @contextlib.contextmanager
 def _planning() -> Iterator[Counted]:
     """Inductor stops when its schedule stands."""
+    from torch._inductor import config as inductor_config
     from torch._inductor.scheduler import NopKernelSchedulerNode, Scheduler
 
     planned = Counted(0, 0)
@@ -191,5 +192,6 @@ def _planning() -> Iterator[Counted]:
                 planned.bytes += node.get_read_write_buffers_sizes()
         raise _Planned
 
-    with mock.patch.object(Scheduler, "codegen", note):
+    options = {"layout_optimization": False}  # on a CPU it copies the weights of convolutions at every call
+    with inductor_config.patch(options), mock.patch.object(Scheduler, "codegen", note):
         yield planned

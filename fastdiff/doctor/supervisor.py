@@ -26,7 +26,7 @@ START_S = 120.0
 class Request:
     """One example, and the backends that are not to be tried on it again.
 
-    `patience_s` is longer than usual for what compiles.
+    `patience_s` is longer than usual for what compiles, and with less than `needs_s` left it is not begun.
     """
 
     op: str
@@ -34,6 +34,7 @@ class Request:
     example: str
     without: list[str] = field(default_factory=list)
     patience_s: float = 0.0
+    needs_s: float = 0.0
 
     def line(self) -> str:
         """As the worker reads it."""
