@@ -17,29 +17,33 @@ void check_slot(const float* row, int column, int64_t slots) {
       "solver_step: history must have the slots of the row, got ", slots, " slots");
 }
 
+// Which tensors the caller gave; one without elements has no address.
+struct Given {
+  bool m, m_u, v, cond, seeds, noise, known, mask, known_noise, per_sample;
+};
+
 // Every tensor that the row's coefficients read is there, every slot exists.
-void check_needs(const SolverStepArgs& args, int64_t slots) {
-  const float* row = args.row;
+void check_needs(const float* row, const Given& given, int64_t slots) {
   const auto need = [](bool needed, bool given, const char* name) {
     STD_TORCH_CHECK(!needed || given, "solver_step: ", name, " must be given, because the row uses it");
   };
   const bool m = used(row, {k_u_m, k_p_m, k_q_m});
-  need(m && (row[k_g_c] != 0.0f || args.per_sample), bool(args.m), "m");
-  need((m && (row[k_g_u] != 0.0f || args.per_sample)) || used(row, {k_q_u, k_p_u}), bool(args.m_u), "m_u");
-  need(used(row, {k_u_c, k_p_c, k_d}), bool(args.cond), "cond");
-  const bool noisy = row[k_s] != 0.0f, region = args.mask && row[k_i_s] != 0.0f;
-  need(noisy && row[k_l_1] != 0.0f, bool(args.v), "v");
-  need(bool(args.mask) && row[k_i_y] != 0.0f, bool(args.known), "known");
-  need(noisy && !args.noise, args.seeds != nullptr, "seeds");
-  need(region && !args.known_noise, args.seeds != nullptr, "seeds");
+  need(m && (row[k_g_c] != 0.0f || given.per_sample), given.m, "m");
+  need((m && (row[k_g_u] != 0.0f || given.per_sample)) || used(row, {k_q_u, k_p_u}), given.m_u, "m_u");
+  need(used(row, {k_u_c, k_p_c, k_d}), given.cond, "cond");
+  const bool noisy = row[k_s] != 0.0f, region = given.mask && row[k_i_s] != 0.0f;
+  need(noisy && row[k_l_1] != 0.0f, given.v, "v");
+  need(given.mask && row[k_i_y] != 0.0f, given.known, "known");
+  need(noisy && !given.noise, given.seeds, "seeds");
+  need(region && !given.known_noise, given.seeds, "seeds");
   for (int k = 0; k < kHistories; ++k) {
     if (row[k_h_0 + k] != 0.0f) check_slot(row, k_slot_0 + k, slots);
   }
   for (int k = 0; k < kPushes; ++k) {
-    const float given = row[k_push_0 + 2 * k];
-    const int what = given >= 0.0f && given < 4.0f ? static_cast<int>(given) : -1;
-    STD_TORCH_CHECK(static_cast<float>(what) == given,
-                    "solver_step: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got ", given);
+    const float push = row[k_push_0 + 2 * k];
+    const int what = push >= 0.0f && push < 4.0f ? static_cast<int>(push) : -1;
+    STD_TORCH_CHECK(static_cast<float>(what) == push,
+                    "solver_step: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got ", push);
     if (what != k_push_none) check_slot(row, k_push_0_slot + 2 * k, slots);
   }
 }
@@ -105,8 +109,12 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
   args.history = history_of(history, x);
   args.x0_out = dense_like(x0_out, x, "x0_out");
   args.out = dense_like(out, x, "out");
+  check_needs(
+      args.row,
+      {m.has_value(), m_u.has_value(), v.has_value(), cond.has_value(), seeds.has_value(), noise.has_value(),
+       known.has_value(), mask.has_value(), known_noise.has_value(), per_sample.has_value()},
+      slots);
   if (x.numel() == 0) return;
-  check_needs(args, slots);
   for_tiles(samples, [&args](int64_t begin, int64_t end) { cpu_kernels().solver_step(args, begin, end); });
 }
 

@@ -20,6 +20,7 @@ from . import device, dispatch, extension, philox
 from .arguments import (
     FLOATS,
     check_exactly,
+    check_flag,
     check_like,
     check_number,
     check_tensor,
@@ -256,6 +257,7 @@ def add_noise(
     """
     check_tensor(_OP, "x0", x0)
     check_number(_OP, "offset", offset)  # here: torch takes a tensor for a number, too
+    check_flag(_OP, "return_noise", return_noise)
     noise_out = torch.empty(x0.shape, dtype=_state_dtype(x0), device=x0.device) if return_noise else None
     inputs = {
         **{"x0": x0, "alpha": alpha, "sigma": sigma, "seeds": seeds, "row": row, "noise": noise},

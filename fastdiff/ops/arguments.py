@@ -39,6 +39,12 @@ def check_whole(op: str, name: str, value: object, low: int, high: int) -> None:
         raise ValueError(f"{op}: {name} must be in [{low}, {high}), got {value}")
 
 
+def check_flag(op: str, name: str, value: object) -> None:
+    """A `TypeError` unless value is true or false, or a whole number that stands for it."""
+    if not isinstance(value, int):
+        raise TypeError(f"{op}: {name} must be True or False, got {type(value).__name__}")
+
+
 def check_groups(op: str, groups: object, channels: int) -> None:
     """A `ValueError` unless groups is a whole number that divides the channels."""
     if not isinstance(groups, int) or groups < 1 or channels % groups:
@@ -49,6 +55,10 @@ def check_written(op: str, name: str, value: Tensor | None) -> None:
     """A `ValueError` unless value is None or a tensor that can be written: every element of its own, no gradient."""
     if value is None or torch.compiler.is_compiling():
         return
+    if value.is_neg():
+        raise ValueError(
+            f"{op}: {name} must be resolved, because it is written, got one whose sign torch keeps as a bit"
+        )
     if torch.is_grad_enabled() and value.requires_grad:
         raise ValueError(f"{op}: {name} must not want a gradient, because it is written, got one that does")
     reach = 0

@@ -35,7 +35,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import dispatch, extension
-from .arguments import check_exactly, check_number, check_tensor, check_written, described, overlap
+from .arguments import (
+    check_exactly,
+    check_flag,
+    check_number,
+    check_tensor,
+    check_written,
+    described,
+    overlap,
+)
 from .channel_statistics import check_float_map, float32_on_cpu
 from .channel_statistics import reference as statistics_of
 from .conv3x3_weights import (
@@ -114,6 +122,8 @@ def _check(inputs: Mapping[str, Any]) -> None:
     check_second_map(_OP, x, x2)
     check_algorithm(_OP, algorithm, "auto")
     check_number(_OP, "gain", inputs["gain"])
+    for name in ("activate", "upsample", "statistics"):
+        check_flag(_OP, name, inputs[name])
     if isinstance(weight, PackedWeight):
         if algorithm not in ("auto", weight.algorithm):
             raise ValueError(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension
-from .arguments import check_groups, check_number, wants_gradient
+from .arguments import check_flag, check_groups, check_number, wants_gradient
 from .feature_maps import (
     check_map,
     computed,
@@ -58,7 +58,7 @@ def reference(
         rows = (None if factor is None else factor.expand(x.shape[:2]) for factor in (weight, bias))
         u = modulated(modulated(wide, *rows), scale, shift)
     else:
-        u = modulated(torch.group_norm(wide, groups, weight, bias, eps), scale, shift)
+        u = modulated(torch.group_norm(wide, int(groups), weight, bias, eps), scale, shift)
     return (torch.nn.functional.silu(u) if activate else u).to(x.dtype)
 
 
@@ -67,6 +67,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
     channels, groups, eps = inputs["x"].shape[1], inputs["groups"], inputs["eps"]
     check_groups(_OP, groups, channels)
     check_number(_OP, "eps", eps, 0.0)
+    check_flag(_OP, "activate", inputs["activate"])
 
 
 class _Differentiable(torch.autograd.Function):

@@ -6,7 +6,8 @@
 
 statistics: (B, P, 3, C) as `channel_statistics` and `conv3x3` make them, or two of them for two maps that are
 concatenated over channels (their P may differ, and a group may reach across both). The result is (B, 2, C): factors,
-offsets. Triples are joined by Chan's formula, the variance is never a difference of means.
+offsets. All channels of a stretch have one count. Triples are joined by Chan's formula, the variance is never a
+difference of means.
 
 The raw op is ``torch.ops.fastdiff.norm_factors_cpp(out, statistics, statistics2, groups, weight, bias, scale,
 shift, eps)``; it fills a contiguous float32 out (B, 2, C). Statistics, weight and bias are contiguous, scale and shift
@@ -90,6 +91,11 @@ def _check_statistics(part: Any, like: Any) -> None:
     fits = part.dim() == 4 and part.shape[2] == 3 and part.shape[1] > 0 and part.shape[3] > 0
     if not fits or part.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{_OP}: statistics must be float32 (B, P, 3, C), got {described(part)}")
+    counts = part.select(2, 0)
+    if not torch.compiler.is_compiling() and part.is_cpu and not bool((counts == counts[..., :1]).all()):
+        raise ValueError(
+            f"{_OP}: statistics must have one count for all channels of a stretch, got different ones"
+        )
     if part.shape[0] != like.shape[0] or part.dtype != like.dtype or part.device != like.device:
         raise ValueError(
             f"{_OP}: statistics must agree in batch, type and device, got {described(like)} and {described(part)}"

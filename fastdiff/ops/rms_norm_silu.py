@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension
-from .arguments import check_number, wants_gradient
+from .arguments import check_flag, check_number, wants_gradient
 from .feature_maps import (
     check_map,
     computed,
@@ -58,6 +58,7 @@ def reference(
 def _check(inputs: Mapping[str, Any]) -> None:
     check_map(_OP, inputs)
     check_number(_OP, "eps", inputs["eps"], _SMALLEST)
+    check_flag(_OP, "activate", inputs["activate"])
 
 
 _SMALLEST = 1e-37  # its reciprocal is a float32

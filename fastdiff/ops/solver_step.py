@@ -286,10 +286,9 @@ def _cpp(
 ) -> Tensor:
     out = torch.empty_like(x) if out is None else out
     counter, index = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
-    written, rows = (
-        (out, x0_out, history),
-        (table, counter, index),
-    )  # by position: a call by keyword costs 3 us more
+    written, rows = (out, x0_out, history), (table, counter, index)  # by keyword a call costs 3 us more
+    if history is not None and history.is_neg():  # torch would change it before the kernel could refuse it
+        check_written(_OP, "history", history)
     read = (x, m, m_u, v, cond, seeds, noise, known, mask, known_noise, per_sample)
     torch.ops.fastdiff.solver_step_cpp.default(*written, *rows, *read)
     return out

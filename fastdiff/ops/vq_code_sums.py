@@ -32,7 +32,7 @@ class CodeSums(NamedTuple):
 def reference(*, z: Tensor, index: Tensor, codes: int) -> CodeSums:
     """`vq_code_sums` in plain torch."""
     dtype = z.dtype if z.dtype == torch.float64 else torch.float32
-    rows, flat = z.reshape(-1, z.shape[-1]).to(dtype), index.reshape(-1)
+    rows, flat = z.reshape(index.numel(), z.shape[-1]).to(dtype), index.reshape(-1)
     sums = torch.zeros(codes, z.shape[-1], dtype=dtype, device=z.device).index_add_(0, flat, rows)
     counts = torch.zeros(codes, dtype=torch.int64, device=z.device)
     return CodeSums(sums, counts.scatter_add_(0, flat, torch.ones_like(flat)))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension
-from .arguments import FLOATS, check_tensor, described
+from .arguments import FLOATS, check_flag, check_tensor, described
 
 _OP = "vq_nearest"
 #: The reference holds at most this many distances at a time.
@@ -81,6 +81,8 @@ def _check(inputs: Mapping[str, Any]) -> None:
         check_tensor(_OP, name, value)
         if value.dtype not in (*FLOATS, torch.float64):
             raise TypeError(f"{_OP}: {name} must be float32, float16 or bfloat16, got {described(value)}")
+    for name in ("return_quantised", "return_distance", "return_counts"):
+        check_flag(_OP, name, inputs[name])
     if codebook.dim() != 2 or 0 in codebook.shape:
         raise ValueError(f"{_OP}: codebook must be (K, D), neither of them 0, got {described(codebook)}")
     if z.dim() < 1 or z.shape[-1] != codebook.shape[1] or z.device != codebook.device:

@@ -247,22 +247,36 @@ struct Part {
   }
 };
 
+// The middle one of three values of a group. Of one value alone a single loud pixel could be taken, and every
+// other number would lose its digits to it.
+template <class T, int kCount, bool kLast>
+FASTDIFF_HD float pivot_of(const GroupNormLaunch& args, const Slab<kCount, kLast>& slab,
+                           const Part<kCount, kLast>& part, int group) {
+  const int64_t begin = part.begin < slab.rows ? part.begin : 0,
+                end = part.end > begin ? part.end : begin + 1;
+  const int64_t width = slab.held, from = slab.base + (kLast ? group * slab.per_group : 0);
+  const auto at = [&](int64_t row, int64_t column) {
+    return to_float(static_cast<const T*>(args.x)[from + row * slab.stride + column], args.map.element);
+  };
+  const float a = at(begin, 0), b = at((begin + end) / 2, width - 1), c = at(end - 1, width / 2);
+  return fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
+}
+
 // First launch: a running mean in every thread (Welford 1962), relative to one value of the group.
 template <class T, int kCount, bool kLast, class Block>
 FASTDIFF_HD void group_norm_part(const GroupNormLaunch& args, const Block& block, int64_t index,
                                  float* shared) {
   const Slab<kCount, kLast> slab(args, index / args.parts);
   const Part<kCount, kLast> part(args, slab, index);
-  float *means = shared, *squares = shared + kMostGroups, *scratch = shared + kNormTables;
+  float *means = shared, *squares = shared + kMostGroups, *pivots = shared + 2 * kMostGroups;
+  float* const scratch = shared + kNormTables;
   const Share share(block.thread, block.threads, slab.packets, kCount, part.begin);
-  const int64_t first_row = slab.base + (part.begin < slab.rows ? part.begin : 0) * slab.stride;
-  const auto pivot = [&](int local) {
-    return to_float(static_cast<const T*>(args.x)[first_row + (kLast ? local * slab.per_group : 0)],
-                    args.map.element);
-  };
+  for (int g = block.thread; g < slab.groups; g += block.threads)
+    pivots[g] = pivot_of<T>(args, slab, part, g);
+  block.sync();
   const auto local = [&](int k) { return kLast ? static_cast<int>((share.column + k) / slab.per_group) : 0; };
   float from[kCount], mean[kCount] = {}, squared[kCount] = {}, seen = 0.0f;
-  for (int k = 0; k < kCount; ++k) from[k] = share.idle ? 0.0f : pivot(local(k));
+  for (int k = 0; k < kCount; ++k) from[k] = share.idle ? 0.0f : pivots[local(k)];
   for (int64_t row = share.row; row < part.end && !share.idle; row += share.step) {
     const auto packet = packet_at<T, kCount>(args.x, slab.base + row * slab.stride + share.column);
     seen += 1.0f;
@@ -286,7 +300,7 @@ FASTDIFF_HD void group_norm_part(const GroupNormLaunch& args, const Block& block
   for (int g = block.thread; g < slab.groups; g += block.threads) {
     const int64_t group = slab.sample * args.groups + slab.first / slab.per_group + g;
     float* row = args.partials + (group * args.parts + part.number) * 3;
-    row[0] = pivot(g);
+    row[0] = pivots[g];
     row[1] = count == 0 ? 0.0f : means[g] / static_cast<float>(count);
     row[2] = squares[g];
   }
