@@ -1,4 +1,4 @@
-"""Every op, every argument: a wrong dtype, device, shape or kind of object is refused in words; odd strides are right."""
+"""Every op, every argument: what does not fit (dtype, device, shape, object) is refused in words; strides are right."""
 
 from __future__ import annotations
 
