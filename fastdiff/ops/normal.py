@@ -35,8 +35,9 @@ def _cpp(
 
 def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: Any) -> list[str]:
     reasons = [] if dtype == torch.float32 else [f"dtype is {dtype}, it makes float32"]
-    if seeds.device.type != "cpu":
-        reasons.append(f"seeds are on {seeds.device}, it runs on the CPU")
+    for name, value in (("seeds", seeds), ("row", row)):
+        if isinstance(value, Tensor) and not value.is_cpu:
+            reasons.append(f"{name} is on {value.device}, it runs on the CPU")
     if not seeds.is_contiguous() or (isinstance(row, Tensor) and not row.is_contiguous()):
         reasons.append("seeds or row are not contiguous")
     return reasons

@@ -81,8 +81,6 @@ def _check(inputs: Mapping[str, Any]) -> None:
         check_tensor(_OP, name, value)
         if value.dtype not in (*FLOATS, torch.float64):
             raise TypeError(f"{_OP}: {name} must be float32, float16 or bfloat16, got {described(value)}")
-    for name in ("return_quantised", "return_distance", "return_counts"):
-        check_flag(_OP, name, inputs[name])
     if codebook.dim() != 2 or 0 in codebook.shape:
         raise ValueError(f"{_OP}: codebook must be (K, D), neither of them 0, got {described(codebook)}")
     if z.dim() < 1 or z.shape[-1] != codebook.shape[1] or z.device != codebook.device:
@@ -212,6 +210,12 @@ def vq_nearest(
         **{"z": _detached(z), "codebook": _detached(codebook), "return_quantised": return_quantised},
         **{"return_distance": return_distance, "return_counts": return_counts},
     }
+    for name in (
+        "return_quantised",
+        "return_distance",
+        "return_counts",
+    ):  # here: the kernels would take them for true
+        check_flag(_OP, name, inputs[name])
     return dispatch.run(_OP, _BACKENDS, inputs, _check)
 
 

@@ -36,7 +36,7 @@ def examples() -> Iterator[Example]:
         for dtype in FLOATS:
             name = f"{'x'.join(map(str, size))} {short(dtype)}"
             yield Example(name, partial(attention_arguments, size, dtype, 1.0), gradients=gradients)
-            yield Example(f"{name}, scores far apart", partial(attention_arguments, size, dtype, 5.0))
+            yield Example(f"{name}, scores far apart", partial(attention_arguments, size, dtype, 20.0))
     for size in _REAL:
         for dtype in FLOATS:
             name = f"{'x'.join(map(str, size))} {short(dtype)}"
