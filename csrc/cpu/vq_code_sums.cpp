@@ -4,15 +4,18 @@
 
 namespace fastdiff::FASTDIFF_ISA {
 
-constexpr int64_t kRun = 64;  // rows added up before they join the total: the error grows with N / 64 at most
+constexpr int64_t kRun = 64;  // rows of a run, runs of a stretch: the error grows with N / 4096 at most
 
 static Floats sum_of(const Rows& z, const int64_t* order, int64_t count, int64_t d, int n) {
-  Floats total{};
+  Floats total{}, stretch{};
   for (int64_t i = 0; i < count;) {
     const int64_t end = count - i < kRun ? count : i + kRun;
     Floats part{};
     for (; i < end; ++i) part += read_row(z, z.offset(order[i]), d, n);
-    total += part;
+    stretch += part;
+    if (i % (kRun * kRun) != 0 && i < count) continue;
+    total += stretch;
+    stretch = Floats{};
   }
   return total;
 }
