@@ -99,6 +99,7 @@ class LatentBridge(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] to z_e (B, D, h, w), not quantised."""
+        self.vqvae.check_images(images)
         return self.vqvae.encode(images)
 
     def decode(self, latents: Tensor) -> Tensor:

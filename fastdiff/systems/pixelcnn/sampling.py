@@ -98,6 +98,8 @@ def _known(codes: Tensor, known: Tensor | None, mask: Tensor | None) -> Tensor:
     for name, value in (("known", known), ("mask", mask)):
         if value.ndim < 2 or value.shape[-2:] != codes.shape[1:] or value.ndim > 3:
             raise ValueError(f"sample_codes: {name} must fit {tuple(codes.shape)}, got {tuple(value.shape)}")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("sample_codes: mask must be 0 or 1 everywhere, got other values")
     fixed = (mask != 0).to(codes.device).expand_as(codes)
     codes.copy_(torch.where(fixed, known.to(codes.device), codes))
     return fixed

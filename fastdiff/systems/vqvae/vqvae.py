@@ -118,14 +118,15 @@ class VQVAE(nn.Module):
         Raises:
             ValueError: for another shape.
         """
-        self._check(x)
+        self.check_images(x)
         codes = self.quantise(self.encode(x))
         images = self.decode(codes.quantised)
         return Reconstruction(
             images, codes.quantised, codes.indices, codes.loss, codes.perplexity, codes.usage
         )
 
-    def _check(self, x: Tensor) -> None:
+    def check_images(self, x: Tensor) -> None:
+        """Refuse images of other channels, or of sizes that are no multiples of `reduction`, with a ValueError."""
         channels, factor = self.config["channels"], self.reduction
         fits = x.dim() == 4 and x.shape[1] == channels and not (x.shape[2] % factor or x.shape[3] % factor)
         if not fits:
@@ -145,7 +146,7 @@ class VQVAE(nn.Module):
     @torch.no_grad()
     def indices(self, x: Tensor) -> Tensor:
         """The indices (B, h, w) of images x (B, C, H, W)."""
-        self._check(x)
+        self.check_images(x)
         return self.quantise(self.encode(x)).indices
 
     @torch.no_grad()

@@ -51,3 +51,6 @@ def test_the_bound_adds_the_reconstruction() -> None:
     torch.testing.assert_close(found.reconstruction, -0.5 * (np.log(2 * np.pi) + squared))
     torch.testing.assert_close(found.total, found.reconstruction - found.diffusion)
     assert (found.diffusion > 0).all()
+    for wrong in ((2, 3, 8, 8), (2, 1, 7, 8)):
+        with pytest.raises(ValueError, match="x must be .*H and W multiples of 2"):
+            elbo(system, torch.zeros(wrong))

@@ -107,6 +107,10 @@ def test_a_small_net_learns_a_rule() -> None:
             {"mask": torch.ones(3, 4), "known": torch.zeros(3, 3, dtype=torch.int64)},
             r"mask must fit \(2, 3, 3\)",
         ),
+        (
+            {"mask": torch.full((3, 3), 0.5), "known": torch.zeros(3, 3, dtype=torch.int64)},
+            "mask must be 0 or 1 everywhere",
+        ),
         ({"mask": torch.ones(3, 3), "known": torch.full((3, 3), 11)}, r"codes must be .* in 0 \.\.\. 10"),
     ],
 )
