@@ -80,7 +80,9 @@ def _may_fold(node: Node, folded: set[Node]) -> bool:
 def _key(node: Node, keys: dict[Node, str]) -> str:
     args = repr(fx.map_arg((node.args, node.kwargs), lambda n: keys[n]))
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return hashlib.sha1(f"{node.op} {target} {node.target} {args}".encode()).hexdigest()
+    # Two plans may call different constants by the same name; a plan keeps its own alive.
+    constant = id(_attribute(node)) if node.op == "get_attr" else ""
+    return hashlib.sha1(f"{node.op} {target} {node.target} {constant} {args}".encode()).hexdigest()
 
 
 def weight_only(graph: fx.Graph, weights: Sequence[Node]) -> set[Node]:

@@ -87,17 +87,27 @@ def channel_vector(node: Node, x: Node) -> Node | None:
     return result
 
 
+#: How rows of a scale become a map, in networks.
+_VIEWS = (
+    *(aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.expand.default, aten.select.int),
+    *(aten.slice.Tensor, aten.transpose.int, aten.permute.default, aten.squeeze.dim),
+)
+
+
 def _computed(graph: fx.Graph, target: Any, *args: Any) -> Node:
     node = graph.call_function(target, args)
     node.meta["val"] = target(*fx.map_arg(args, value_of))
     return node
 
 
-def _minus_one(factor: Node) -> Node:
-    """scale, from what is written as 1 + scale."""
+def _minus_one(factor: Node) -> Node | None:
+    """scale, from what is written as 1 + scale or a view of it; taking 1 from another factor would cost it digits."""
     if is_call(factor, aten.add.Tensor) and factor.args[1] == 1 and factor.kwargs.get("alpha", 1) == 1:
         return factor.args[0]
-    return _computed(factor.graph, aten.sub.Tensor, factor, 1.0)
+    if not is_call(factor, *_VIEWS):
+        return None
+    scale = _minus_one(factor.args[0])
+    return None if scale is None else _computed(factor.graph, factor.target, scale, *factor.args[1:])
 
 
 def _other(user: Node, node: Node) -> Any:
@@ -120,13 +130,19 @@ def _scaled(norm: Norm, user: Node) -> Norm | None:
         factor = _other(user, norm.last)
         if per_channel(factor, norm.x):
             with graph.inserting_before(user):
-                return replace(norm, last=user, scale=channel_rows(_minus_one(factor), norm.x))
+                scale = _minus_one(factor)
+                if scale is None:
+                    return None
+                return replace(norm, last=user, scale=channel_rows(scale, norm.x))
     if is_call(user, aten.addcmul.default) and user.kwargs.get("value", 1) == 1:
         shift, factor = user.args[0], user.args[2] if user.args[1] is norm.last else user.args[1]
         if per_channel(shift, norm.x) and per_channel(factor, norm.x):
             with graph.inserting_before(user):
-                scale = channel_rows(_minus_one(factor), norm.x)
-                return replace(norm, last=user, scale=scale, shift=channel_rows(shift, norm.x))
+                scale = _minus_one(factor)
+                if scale is None:
+                    return None
+                rows = channel_rows(scale, norm.x), channel_rows(shift, norm.x)
+                return replace(norm, last=user, scale=rows[0], shift=rows[1])
     return None
 
 

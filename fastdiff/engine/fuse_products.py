@@ -25,7 +25,8 @@ def _is_pointwise(node: Node, static: set[Node]) -> bool:
     x, weight, _, stride, padding, _, groups = node.args
     numbers = [*stride, *padding]
     plain = groups == 1 and all(s == 1 for s in stride) and not any(padding) and len(numbers) > 0
-    return plain and weight in static and math.prod(shape_of(weight)[2:]) == 1 and is_float_map(x)
+    batched = len(shape_of(x)) == len(shape_of(weight))  # one sample without a batch has its channels first
+    return plain and batched and weight in static and math.prod(shape_of(weight)[2:]) == 1 and is_float_map(x)
 
 
 def pointwise_to_linear(graph: fx.Graph, static: set[Node]) -> None:

@@ -26,7 +26,7 @@ from fastdiff.ops.conv1x1 import last
 from fastdiff.ops.conv1x1 import pack as pack_matrix
 from fastdiff.ops.conv1x1 import stretches as stretches_of_pixels
 from fastdiff.ops.conv3x3_weights import TILE, pack, stretches
-from fastdiff.ops.feature_maps import plain_rows
+from fastdiff.ops.feature_maps import dense_floats, plain_rows
 
 _LAST = torch.channels_last
 #: Rows from which on oneDNN's packed product beats torch's own (docs/lab/engine.md); never where torch has no oneDNN.
@@ -139,12 +139,12 @@ def conv3x3(
         x2,
         packed,
         TILE[algorithm],
-        bias,
+        dense_floats(bias),
         factors,
         pixel,
         activate,
         upsample,
-        add,
+        plain_rows(add),
         residual,
         gain,
         stride,

@@ -24,17 +24,31 @@ from .settings import Settings
 NUMBERS = count()
 
 
-def _own_outputs(graph: fx.Graph) -> None:
-    """Make every output memory of its own, in the strides that eager torch would give it."""
-    output = next(iter(reversed(graph.nodes)))
+def _returned(graph: fx.Graph) -> list[tuple[list[int], list[int]] | None]:
+    """Sizes and strides of each output that eager torch makes; None for a number, an input or a view of one."""
     inputs = {storage_of(node) for node in graph.nodes if node.op == "placeholder"}
+    found: list[tuple[list[int], list[int]] | None] = []
+
+    def note(node: Node) -> Node:
+        value = value_of(node)
+        made = isinstance(value, Tensor) and storage_of(node) not in inputs
+        found.append((list(value.shape), list(value.stride())) if made else None)
+        return node
+
+    fx.map_arg(next(iter(reversed(graph.nodes))).args, note)
+    return found
+
+
+def _own_outputs(graph: fx.Graph, returned: list[tuple[list[int], list[int]] | None]) -> None:
+    """Make every output that is `returned` new by eager torch memory of its own, in the same strides."""
+    output, wanted = next(iter(reversed(graph.nodes))), iter(returned)
 
     def owned(node: Node) -> Node:
-        value = value_of(node)
-        if not isinstance(value, Tensor) or storage_of(node) in inputs:
-            return node  # a number, or a view of an input: eager returns it as it is
+        form = next(wanted)
+        if form is None:
+            return node
         with graph.inserting_before(output):
-            copy = graph.call_function(fresh, (node, list(value.shape), list(value.stride())))
+            copy = graph.call_function(fresh, (node, *form))
         copy.meta = dict(node.meta)
         return copy
 
@@ -64,8 +78,9 @@ class Plan:
         """
         self.number = next(NUMBERS)
         self.module, self.graph = traced, traced.graph
+        returned = _returned(self.graph)  # before copies that nobody can tell inside are dropped
         normalise(self.graph)
-        _own_outputs(self.graph)
+        _own_outputs(self.graph, returned)
         inputs = capture.placeholders(traced)
         match.match(self.graph, [inputs[i] for i in weights], settings)
         self.graph.lint()

@@ -1,0 +1,82 @@
+"""Calls that are legal and rare: results that are copies, one sample without a batch, rows that are not dense."""
+
+import pytest
+import torch
+from torch import nn
+
+from fastdiff.engine import explain
+
+_MAPS = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class _Of(nn.Module):
+    def __init__(self, call):
+        super().__init__()
+        self.first = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.call = call
+
+    def forward(self, *inputs):
+        return self.call(self, *inputs)
+
+
+def _both(call, *inputs):
+    net = _Of(call).eval()
+    with torch.no_grad():
+        return torch.compile(net, backend="fastdiff")(*inputs), net(*inputs)
+
+
+COPIES = {
+    "clone": lambda net, x: (net.first(x), x.clone()),
+    "by one": lambda net, x: (net.first(x), x / 1.0),
+    "view and back": lambda net, x: (net.first(x), x.transpose(2, 3).contiguous()),
+    "result": lambda net, x: net.first(x).permute(0, 2, 3, 1).contiguous(),
+    "result twice": lambda net, x: (y := net.first(x), y.clone()),
+}
+
+
+@pytest.mark.parametrize("call", COPIES.values(), ids=COPIES)
+def test_copies_are_memory_of_their_own_in_the_strides_of_eager(call):
+    x = _MAPS.clone()
+    got, want = (r if isinstance(r, tuple) else (r,) for r in _both(call, x))
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    assert got[-1].stride() == want[-1].stride()
+    assert len({t.untyped_storage().data_ptr() for t in (x, *got)}) == len(got) + 1
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7)])
+def test_one_sample_without_a_batch(size):
+    net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.SiLU()).eval()
+    x = torch.randn(8, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(net, backend="fastdiff")(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_embedding_whose_rows_are_not_dense():
+    rows = torch.randn(2, 32, generator=torch.Generator().manual_seed(2))[:, ::2]
+    got, want = _both(lambda net, x, e: net.first(x) + e[:, :, None, None], _MAPS, rows)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    got, want = _both(lambda net, x, e: net.first(x) + e, _MAPS, rows[:1, :, None, None])
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-6])
+def test_a_small_factor_after_a_norm_keeps_its_digits(size):
+    gate = size * torch.rand(2, 16, 1, 1, generator=torch.Generator().manual_seed(3))
+    norm = nn.GroupNorm(4, 16).eval()
+    got, want = _both(lambda net, x, g: norm(x) * g, _MAPS, gate)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [lambda v, s: v * (1 + s)[:, :, None, None], lambda v, s: v * (s + 1).reshape(2, 16, 1, 1)],
+)
+def test_one_plus_a_scale_is_fused_behind_views(scaled):
+    norm, scale = nn.GroupNorm(4, 16).eval(), torch.randn(2, 16, generator=torch.Generator().manual_seed(4))
+    net = _Of(lambda net, x, s: torch.nn.functional.silu(scaled(norm(x), s))).eval()
+    with torch.no_grad():
+        got, want = torch.compile(net, backend="fastdiff")(_MAPS, scale), net(_MAPS, scale)
+        told = explain(net, _MAPS, scale)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert [step.name for step in told.steps] == ["norm_silu", "fresh"]
