@@ -36,7 +36,10 @@ def network() -> Any:
 
 
 def pipeline(net: Any, noise: Tensor) -> Candidate:
-    """diffusers' DDIMPipeline from given noise: it draws its own by a function that we answer."""
+    """diffusers' DDIMPipeline from given noise, which it draws by a function that we answer.
+
+    The noise of a step follows from the clipped image, as in `fastdiff.solvers`.
+    """
     from diffusers import DDIMPipeline, DDIMScheduler
     from diffusers.pipelines.ddim import pipeline_ddim
 
@@ -48,7 +51,9 @@ def pipeline(net: Any, noise: Tensor) -> Candidate:
     def run() -> Tensor:
         drawing, pipeline_ddim.randn_tensor = pipeline_ddim.randn_tensor, lambda *_, **__: given
         try:
-            images = pipe(batch_size=BATCH, num_inference_steps=STEPS, output_type="np").images
+            images = pipe(
+                batch_size=BATCH, num_inference_steps=STEPS, output_type="np", use_clipped_model_output=True
+            ).images
         finally:
             pipeline_ddim.randn_tensor = drawing
         return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
