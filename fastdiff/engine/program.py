@@ -20,6 +20,8 @@ from .weights import WeightSets
 
 log = logging.getLogger("fastdiff.engine")
 _PROGRAMS: WeakSet[Program] = WeakSet()
+#: Plans of one program: a number that changes at every call (a time as a Python float) must not fill the memory.
+MOST_PLANS = 64
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -77,6 +79,11 @@ class Program:
 
     def _plan(self, key: tuple[Any, ...], args: Sequence[Any]) -> Plan | LivePlan | None:
         with self._lock:
+            if key not in self.plans and len(self.plans) >= MOST_PLANS:
+                self.say(
+                    f"{MOST_PLANS} sets of input sizes and numbers have plans: others run in eager torch"
+                )
+                return None
             if key not in self.plans:
                 self.plans[key] = self._new_plan(args)
             return self.plans[key]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastdiff.engine import explain
+from fastdiff.engine import explain, program
 
 _MAPS = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -80,3 +80,17 @@ def test_one_plus_a_scale_is_fused_behind_views(scaled):
         told = explain(net, _MAPS, scale)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     assert [step.name for step in told.steps] == ["norm_silu", "fresh"]
+
+
+def test_numbers_that_change_at_every_call_do_not_fill_the_memory(monkeypatch, caplog):
+    monkeypatch.setattr(program, "MOST_PLANS", 3)
+    net = nn.Conv2d(16, 16, 3, padding=1).eval()
+    compiled = torch.compile(lambda x, scale: net(x) * scale, backend="fastdiff", dynamic=True)
+    before = {id(p) for p in program._PROGRAMS}
+    with torch.no_grad():
+        for k in range(6):
+            got = compiled(_MAPS[:, :, : k + 3], 0.5)
+            torch.testing.assert_close(got, net(_MAPS[:, :, : k + 3]) * 0.5, rtol=1e-4, atol=1e-5)
+    made = [p for p in program._PROGRAMS if id(p) not in before]
+    assert made and all(len(p.plans) <= 3 for p in made)
+    assert "3 sets of input sizes" in caplog.text
