@@ -85,7 +85,7 @@ cuda-build:
 	git ls-files -z | tar --null -cf - -T - | tar -xf - -C $(CUDA_VENV)/source
 	FASTDIFF_REQUIRE_EXT=1 $(CUDA_VENV)/bin/python -m pip install -v --no-build-isolation --force-reinstall --no-deps \
 	  $(CUDA_VENV)/source
-	$(CUDA_VENV)/bin/python -m pip install -q safetensors tqdm tyro pillow
+	$(CUDA_VENV)/bin/python -m pip install -q einops safetensors tqdm tyro pillow
 	cd / && $(abspath $(CUDA_VENV))/bin/python -c "import fastdiff.ops.extension as e; assert not e.CUDA_MISSING, e.CUDA_MISSING"
 	cd / && $(abspath $(CUDA_VENV))/bin/fastdiff info
 

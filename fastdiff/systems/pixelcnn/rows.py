@@ -7,6 +7,7 @@ depends on k // 2 codes to its left: their layers are remembered, and a code cos
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,7 +28,7 @@ class _Stack:
         like, dim = down.new_zeros, down.shape[1]
         self.layer, self.down, self.seen = layer, down, right.shape[3]
         # (seen * D, 2D): the window of codes to the left, nearest last, as one vector.
-        self.right = right[:, :, 0].permute(2, 1, 0).reshape(-1, right.shape[0]).contiguous()
+        self.right = rearrange(right[:, :, 0], "out inner seen -> (seen inner) out").contiguous()
         self.residual, self.shift = _linear(layer.residual)
         self.above = like(batch, dim, layer.reach, width)
         self.side = like(batch, layer.reach + width, dim)
@@ -48,7 +49,7 @@ class _Stack:
             + self.bias
             + (0.0 if horizontal is None else horizontal[:, None, None])
         )
-        self.given = given[:, :, 0].permute(2, 0, 1).contiguous()
+        self.given = rearrange(given, "b d 1 w -> w b d").contiguous()
         return gate(vertical + self.bias)
 
     def code(self, column: int) -> Tensor:
@@ -87,7 +88,7 @@ class Rows:
         """Go to the beginning of the next row, all of whose predecessors have been put."""
         first = self.stacks[0]
         if self.fed:  # the finished row is the nearest of those that the first layer sees from now on
-            done = self.row.permute(0, 2, 1).unsqueeze(2)
+            done = rearrange(self.row, "b w d -> b d 1 w")
             first.above = torch.cat((first.above[:, :, 1:], done), 2)
         above, self.fed = first.above, True
         v = first.next_row(above.new_zeros(above.shape[0], above.shape[1], 1, above.shape[3]))

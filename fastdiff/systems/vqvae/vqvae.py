@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -139,9 +140,12 @@ class VQVAE(nn.Module):
         Only the `reduction` x `reduction` pixels under a code count. The encoder sees some further ones, so codes at
         the border of a known region depend a little on pixels beyond it.
         """
-        leading, size = mask.shape[:-2], mask.shape[-2:]
-        pooled = -functional.max_pool2d(-mask.reshape(-1, 1, *size).float(), self.reduction)
-        return pooled.reshape(*leading, *pooled.shape[-2:])
+        side = self.reduction
+        if mask.dim() < 2 or mask.shape[-2] % side or mask.shape[-1] % side:
+            raise ValueError(
+                f"VQVAE: mask must be (..., H, W) of multiples of {side}, got {tuple(mask.shape)}"
+            )
+        return reduce(mask.float(), "... (h i) (w j) -> ... h w", "min", i=side, j=side)
 
     @torch.no_grad()
     def indices(self, x: Tensor) -> Tensor:
