@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import YARDSTICKS
+from benchmarks.tables import is_rival
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = Path(__file__).parents[1] / "docs" / "img"
@@ -35,7 +35,7 @@ def speedup(kept: dict[str, Any], path: Path) -> None:
     """Bars of rival / ours with their 10th and 90th percentile; 1 is a line."""
     pyplot = _pyplot()
     cases = [
-        case | {"speedup": {k: v for k, v in case["speedup"].items() if k not in YARDSTICKS}}
+        case | {"speedup": {k: v for k, v in case["speedup"].items() if is_rival(k)}}
         for case in kept["comparisons"]
     ]
     rivals = list(dict.fromkeys(name for case in cases for name in case["speedup"]))

@@ -102,7 +102,12 @@ def test_the_headline_names_the_strongest_rival_and_no_yardstick(tmp_path):
         "name": name,
         "ours": "fastdiff",
         "time_ms": {"fastdiff": spread(2.0)},
-        "speedup": {"slow": spread(4.0), "fast": spread(2.0), "copy": spread(0.75)},
+        "speedup": {
+            "slow": spread(4.0),
+            "fast": spread(2.0),
+            "copy": spread(0.75),
+            "fastdiff, low": spread(1.0),
+        },
     }
     lines = headline({file: {"comparisons": [case]}}).splitlines()
     assert lines[2:] == [f"| {name} | 2 | fast | 2.00 [1.50, 2.50] |"]
