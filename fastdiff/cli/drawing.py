@@ -224,16 +224,11 @@ class CodeDrawing:
 
 def _device(name: str | None) -> str | None:
     """The device's name, when torch knows it and it is there."""
-    import torch
+    from fastdiff.sampling.plan import checked_device
 
-    if name is None:
-        return None
-    try:
-        kind = torch.device(name).type
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"sample: --device must be a device that is there, got {name!r}: {reason}") from None
-    if kind == "meta":
-        raise ValueError("sample: --device must hold numbers, got 'meta'")
+    if name is not None:
+        try:
+            checked_device(name)
+        except ValueError as error:
+            raise ValueError(str(error).replace("device", "--device", 1)) from None
     return name

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from . import match
+from . import match, outputs
 from .fold import Folds
 from .normalise import normalise
 from .plan import NUMBERS
@@ -45,8 +45,10 @@ class LivePlan:
         """
         self.number, self.folds = next(NUMBERS), Folds()
         self.live, self.graph = traced, traced.graph
+        returned = outputs.returned(self.graph)
         normalise(self.graph)
         match.match_live(self.graph)
+        outputs.unshared(self.graph, returned)  # last: to the matchers a copy is nothing
         self.graph.lint()
         traced.recompile()
         self._run: Callable[..., Any] = traced.forward

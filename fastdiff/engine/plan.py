@@ -13,46 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from . import capture, match
+from . import capture, match, outputs
 from .direct_calls import direct_calls
 from .fold import Folds, split_folds
-from .graphs import Node, storage_of, value_of
-from .kernels import fresh
+from .graphs import Node
 from .normalise import normalise
 from .settings import Settings
 
 NUMBERS = count()
-
-
-def _returned(graph: fx.Graph) -> list[tuple[list[int], list[int]] | None]:
-    """Sizes and strides of each output that eager torch makes; None for a number, an input or a view of one."""
-    inputs = {storage_of(node) for node in graph.nodes if node.op == "placeholder"}
-    found: list[tuple[list[int], list[int]] | None] = []
-
-    def note(node: Node) -> Node:
-        value = value_of(node)
-        made = isinstance(value, Tensor) and storage_of(node) not in inputs
-        found.append((list(value.shape), list(value.stride())) if made else None)
-        return node
-
-    fx.map_arg(next(iter(reversed(graph.nodes))).args, note)
-    return found
-
-
-def _own_outputs(graph: fx.Graph, returned: list[tuple[list[int], list[int]] | None]) -> None:
-    """Make every output that is `returned` new by eager torch memory of its own, in the same strides."""
-    output, wanted = next(iter(reversed(graph.nodes))), iter(returned)
-
-    def owned(node: Node) -> Node:
-        form = next(wanted)
-        if form is None:
-            return node
-        with graph.inserting_before(output):
-            copy = graph.call_function(fresh, (node, *form))
-        copy.meta = dict(node.meta)
-        return copy
-
-    output.args = fx.map_arg(output.args, owned)
 
 
 class Plan:
@@ -78,9 +46,9 @@ class Plan:
         """
         self.number = next(NUMBERS)
         self.module, self.graph = traced, traced.graph
-        returned = _returned(self.graph)  # before copies that nobody can tell inside are dropped
+        returned = outputs.returned(self.graph)  # before copies that nobody can tell inside are dropped
         normalise(self.graph)
-        _own_outputs(self.graph, returned)
+        outputs.copied(self.graph, returned)
         inputs = capture.placeholders(traced)
         match.match(self.graph, [inputs[i] for i in weights], settings)
         self.graph.lint()

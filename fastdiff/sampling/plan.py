@@ -102,7 +102,8 @@ def plan(
     table, dynamic = rules.apply(table), dynamic_of(clip, table)
     place = _place(source, device, dtype)
     with evaluating(source.net):
-        x_init, mask = source.entrance.image(x_init, place.device), source.entrance.mask(mask)
+        entrance = source.entrance(batch_invariant)
+        x_init, mask = entrance.image(x_init, place.device), entrance.mask(mask)
     count = num if num is not None else 16 if seeds is None else len(seeds)
     drawn = rng.seed_list(seed, count, seeds)
     inputs = check_inputs(source, count, labels, cond, x_init, mask, started=start is not None)
@@ -267,7 +268,7 @@ class Plan:
         with evaluating(*nets):
             result = carry_out(task, self._initial(part, noise, len(seeds)), self.compile)
             states = self._within_range(self._finite(result, seeds))
-            return self.source.entrance.images_of(states)
+            return self.source.entrance(self.one_by_one).images_of(states)
 
     def _noise(self, seeds: Sequence[int]) -> NoiseSource:
         shared = isinstance(self.noise, str) and self.noise == "shared"

@@ -51,10 +51,9 @@ class Source:
         """The network when it is a torch module."""
         return self.net if isinstance(self.net, nn.Module) else None
 
-    @property
-    def entrance(self) -> Entrance:
-        """Between images and states."""
-        return Entrance(self.space)
+    def entrance(self, one_by_one: bool) -> Entrance:
+        """Between images and states; every image alone where none may depend on the others."""
+        return Entrance(self.space, 1) if one_by_one else Entrance(self.space)
 
     def target(self, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The anchor's target for each sample, (batch, ...).

@@ -36,9 +36,11 @@ class Entrance:
 
     Args:
         space: the space, or None where states are images.
+        together: how many images go through the autoencoder at once; 1: none depends on another.
     """
 
     space: Space | None
+    together: int = 256
 
     @torch.no_grad()
     def image(self, x_init: Tensor | None, device: torch.device) -> Tensor | None:
@@ -59,7 +61,8 @@ class Entrance:
                 f"got {tuple(x_init.shape)}"
             )
         images = x_init.reshape(-1, *shape).to(device, torch.float32)
-        return space.encode(images).reshape(*x_init.shape[:-3], *space.latent_shape)
+        states = torch.cat([space.encode(part) for part in images.split(self.together)])
+        return states.reshape(*x_init.shape[:-3], *space.latent_shape)
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
         """A mask of pixels as one of states; one that has the states' height and width is left as it is.
@@ -83,9 +86,9 @@ class Entrance:
 
     @torch.no_grad()
     def images_of(self, states: Tensor) -> Tensor:
-        """States (..., D, h, w) as images (..., C, H, W), some hundreds at a time."""
+        """States (..., D, h, w) as images (..., C, H, W)."""
         if self.space is None:
             return states
         flat = states.reshape(-1, *self.space.latent_shape).float()
-        images = torch.cat([self.space.decode(part) for part in flat.split(256)])
+        images = torch.cat([self.space.decode(part) for part in flat.split(self.together)])
         return images.reshape(*states.shape[:-3], *self.space.image_shape)

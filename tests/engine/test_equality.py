@@ -15,7 +15,7 @@ from fastdiff.engine import kernels
 from fastdiff.engine.fuse_attention import fuse_attention
 from fastdiff.engine.normalise import normalise
 
-from .agreement import assert_equal, randomised
+from .agreement import assert_equal, assert_same_values, randomised
 from .spelled import BLOCKS, SpelledUNet
 
 pytestmark = pytest.mark.usefixtures("fused")
@@ -25,8 +25,10 @@ MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 def compare(net: nn.Module, compiled, shape, *, layout=torch.contiguous_format, mode="no_grad") -> None:
     x = torch.randn(shape).contiguous(memory_format=layout)
     t = torch.linspace(1, 999, shape[0])
+    # At batch 1 torch's fake tensors foretell other strides than eager gives (docs/engine.md, Limits).
+    agree = assert_equal if shape[0] > 1 else assert_same_values
     with MODES[mode]():
-        assert_equal(compiled(x, t), net(x, t))
+        agree(compiled(x, t), net(x, t))
 
 
 @pytest.mark.parametrize("spelling", BLOCKS)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fastdiff.engine import explain, program
+from fastdiff.engine.settings import Settings
 
 _MAPS = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -19,10 +20,15 @@ class _Of(nn.Module):
         return self.call(self, *inputs)
 
 
-def _both(call, *inputs):
+def _both(call, *inputs, backend="fastdiff"):
     net = _Of(call).eval()
     with torch.no_grad():
-        return torch.compile(net, backend="fastdiff")(*inputs), net(*inputs)
+        return torch.compile(net, backend=backend)(*inputs), net(*inputs)
+
+
+def _live(module, inputs, **_):
+    """The plan of a GPU, on the CPU."""
+    return program.Program(module, Settings(live=True, inductor=False))
 
 
 COPIES = {
@@ -30,14 +36,16 @@ COPIES = {
     "by one": lambda net, x: (net.first(x), x / 1.0),
     "view and back": lambda net, x: (net.first(x), x.transpose(2, 3).contiguous()),
     "result": lambda net, x: net.first(x).permute(0, 2, 3, 1).contiguous(),
+    "view of a copy": lambda net, x: (net.first(x), x.clone().reshape(2, -1)),
     "result twice": lambda net, x: (y := net.first(x), y.clone()),
 }
 
 
+@pytest.mark.parametrize("backend", ["fastdiff", _live], ids=["cpu", "live"])
 @pytest.mark.parametrize("call", COPIES.values(), ids=COPIES)
-def test_copies_are_memory_of_their_own_in_the_strides_of_eager(call):
+def test_copies_are_memory_of_their_own_in_the_strides_of_eager(call, backend):
     x = _MAPS.clone()
-    got, want = (r if isinstance(r, tuple) else (r,) for r in _both(call, x))
+    got, want = (r if isinstance(r, tuple) else (r,) for r in _both(call, x, backend=backend))
     for mine, theirs in zip(got, want, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
     assert got[-1].stride() == want[-1].stride()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,57 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import fastdiff
-from fastdiff import nn as fnn
 from fastdiff.engine import recorder as recorders
 from fastdiff.engine.recorder import RecordingError
 from fastdiff.guidance import Guidance
 from fastdiff.sampling import Dynamic, recorded
-from fastdiff.sampling.evaluator import Evaluator
-from fastdiff.sampling.manners import leaves_alone
-from fastdiff.schedule import Schedule
 
-_spec = importlib.util.spec_from_file_location(
-    "fake_recorder", Path(__file__).parents[1] / "engine" / "fake_recorder.py"
-)
-assert _spec is not None and _spec.loader is not None
-fake = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
+from .recording import LABELS, OPTIONS, both, fake, no_recordings, unet
 
-OPTIONS: dict[str, Any] = {
-    "schedule": Schedule.cosine(100),
-    "prediction": "eps",
-    "shape": (1, 8, 8),
-    "num": 3,
-}
-LABELS = {"labels": [0, 1, 2]}
-
-
-def unet(**options: Any) -> fnn.UNet:
-    torch.manual_seed(0)
-    sizes = {"channels": 8, "channel_mults": (1,), "blocks": 1, "groups": 4, "num_classes": 3}
-    net = fnn.UNet(in_channels=1, **{**sizes, **options}).eval()
-    with torch.no_grad():
-        for weight in net.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    return net
-
-
-@pytest.fixture(autouse=True)
-def _no_recordings() -> Iterator[None]:
-    recorded.RECORDINGS.clear()
-    recorded.REFUSED.clear()
-    yield
-    recorded.RECORDINGS.clear()
-    recorded.REFUSED.clear()
-
-
-def both(net: nn.Module, steps: int = 6, **options: Any) -> tuple[Tensor, Tensor, Any]:
-    """(row by row, recorded, the recorder)."""
-    given = {**OPTIONS, **options}
-    plain = fastdiff.sample(net, steps, compile=False, **given)
-    with recorders.using(fake.FakeRecorder(net)) as _:
-        used = recorders.recorder_for(torch.device("cpu"))
-        return plain, fastdiff.sample(net, steps, compile=True, **given), used
+__all__ = ["no_recordings"]
 
 
 @pytest.mark.parametrize(
@@ -111,48 +65,6 @@ def test_self_conditioning_and_a_network_that_returns_its_input() -> None:
 
     plain, got, _ = both(Same(), prediction="v")
     assert torch.equal(plain, got)
-
-
-class Writes(nn.Module):
-    """A network that changes its state and its time, some of them in the first call, some only later."""
-
-    def __init__(self, late: bool) -> None:
-        super().__init__()
-        self.late = late
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        result = 0.3 * x + 0.01 * t[:, None, None, None]
-        x.clamp_(-9, 9) if self.late else x.mul_(3)
-        t.mul_(2)
-        return result
-
-
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("trajectory", [False, True])
-def test_a_network_that_writes_to_what_it_is_given(late: bool, trajectory: bool) -> None:
-    plain, got, _ = both(Writes(late), trajectory=trajectory)
-    assert torch.equal(plain, got)
-
-
-class Remembers(nn.Module):
-    """A network that keeps the state that it was given."""
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.last = x
-        return 0.5 * x
-
-
-@pytest.mark.parametrize(
-    ("net", "alone"),
-    [(unet(), True), (Writes(True), False), (Remembers(), False)],
-    ids=["unet", "writes", "keeps"],
-)
-def test_only_well_mannered_networks_get_the_state_itself(net: nn.Module, alone: bool) -> None:
-    x, t = torch.randn(2, 1, 8, 8), torch.zeros(2)
-    with torch.no_grad():
-        assert leaves_alone(Evaluator(net), x, t, None, False, 1.0) == alone
-    with torch.inference_mode():
-        assert not leaves_alone(Evaluator(net), x, t, None, False, 1.0)
 
 
 def test_one_recording_serves_other_seeds_labels_weights_and_solvers() -> None:
@@ -231,48 +143,6 @@ def test_callbacks_see_the_same_and_can_stop() -> None:
         assert (a, t) == (b, u) and torch.equal(x, y) and torch.equal(x0, y0)
 
 
-class Reads(nn.Module):
-    """A network that reads a value on the host."""
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return x * float(x.mean())
-
-
-class Keeps(nn.Module):
-    """A network that keeps what it made in its last call."""
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self.kept = 0.5 * x
-        return self.kept + 0.0
-
-
-class Loose(nn.Module):
-    """A network that reads a tensor nobody knows of."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = [torch.ones(8)]
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return x * self.table[0]
-
-
-@pytest.mark.parametrize(
-    ("net", "told"),
-    [(Reads(), "reads a value on the host"), (Keeps(), "outlive the recording"), (Loose(), "that may move")],
-    ids=["reads", "keeps", "loose"],
-)
-def test_what_cannot_be_recorded_is_told_and_leaves_nothing(net: nn.Module, told: str) -> None:
-    plain = fastdiff.sample(net, 12, compile=False, **OPTIONS)
-    with recorders.using(fake.FakeRecorder(net)):
-        with pytest.raises(ValueError, match=told):
-            fastdiff.sample(net, 12, compile=True, **OPTIONS)
-        assert len(recorded.RECORDINGS) == 0
-        with pytest.warns(UserWarning, match=told):
-            got = fastdiff.sample(net, 12, **OPTIONS)
-    assert torch.equal(plain, got) and len(recorded.RECORDINGS) == 0
-
-
 def test_an_error_of_the_network_is_its_own() -> None:
     class Wrong(nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -348,16 +218,6 @@ def test_the_forced_backend_is_part_of_a_recording_and_outer_autocast_is_not_rec
                 fastdiff.sample(net, 12, compile=True, **OPTIONS)
 
 
-def test_a_failed_recording_is_not_tried_again() -> None:
-    net, calls = Reads(), []
-    net.register_forward_hook(lambda *_: calls.append(1))
-    with recorders.using(fake.FakeRecorder(net)), pytest.warns(UserWarning, match="on the host"):
-        fastdiff.sample(net, 12, **OPTIONS)
-        first = len(calls)
-        fastdiff.sample(net, 12, **OPTIONS)
-    assert first > 12 and len(calls) == first + 12
-
-
 def test_a_callback_may_sample() -> None:
     net, inner = unet(), []
 
@@ -369,40 +229,6 @@ def test_a_callback_may_sample() -> None:
     with recorders.using(fake.FakeRecorder(net)):
         outer = fastdiff.sample(net, 12, callback=watch, **OPTIONS)
     assert torch.equal(outer, plain) and torch.equal(inner[0], plain)
-
-
-class Adapted(nn.Module):
-    """A layer with a low-rank adapter that has a weight and a switch in Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net, self.rank = unet(), nn.Parameter(torch.full((1, 1, 8, 8), 0.1))
-        self.scaling, self.disabled = {"default": 1.0}, False
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        result = self.net(x, t)
-        return result if self.disabled else result + self.scaling["default"] * self.rank
-
-
-def test_what_a_network_keeps_in_python_is_part_of_the_recording() -> None:
-    net = Adapted()
-    used = fake.FakeRecorder(net)
-
-    def agrees() -> None:
-        with recorders.using(used):
-            got = fastdiff.sample(net, 12, compile=True, **OPTIONS)
-        assert torch.equal(got, fastdiff.sample(net, 12, compile=False, **OPTIONS))
-
-    agrees()
-    net.scaling["default"] = 0.3
-    agrees()
-    net.disabled = True
-    agrees()
-    hook = net.net.register_forward_hook(lambda module, given, out: 0.5 * out)
-    agrees()
-    hook.remove()
-    agrees()
-    assert used.recordings == 4 and used.replays == 5
 
 
 def test_another_memory_format_and_an_average_swapped_in_and_out() -> None:

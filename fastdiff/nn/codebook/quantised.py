@@ -118,6 +118,10 @@ class CodeTable(Quantiser):
         self.check_rows(z)
         with full_precision(z):
             rows, codes = in_full(z), self.codes()
+            if rows.dtype != codes.dtype:
+                raise ValueError(
+                    f"{type(self).__name__}: z must be {codes.dtype} as the codes or half, got {z.dtype}"
+                )
             cross = rows @ codes.T
             return (rows.square().sum(-1, keepdim=True) - 2 * cross + codes.square().sum(1)).clamp(min=0)
 

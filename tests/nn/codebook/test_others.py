@@ -199,3 +199,8 @@ def test_flavors(flavor: str, kind: type, options: dict[str, object]) -> None:
 def test_wrong_input(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_rows_in_double_precision_are_refused_in_training_too():
+    with pytest.raises(ValueError, match="GumbelCodebook: z must be torch.float32"):
+        GumbelCodebook(4, 8).train()(torch.randn(3, 8, dtype=torch.float64))

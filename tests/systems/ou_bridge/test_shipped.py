@@ -31,3 +31,15 @@ def test_it_reconstructs_and_uses_many_codes() -> None:
     assert drawn.shape == (8, 1, 32, 32) and len(model.net.vqvae.indices(drawn).unique()) > 40
     whole = fastdiff.sample(model, 3, num=8, x_init=drawn, mask=torch.ones(32, 32))
     torch.testing.assert_close(whole, model.net.reconstruct(drawn), atol=1e-4, rtol=1e-4)
+
+
+def test_batch_invariant_images_do_not_depend_on_the_others() -> None:
+    """The encoder and the decoder, too, see every image alone."""
+    model = fastdiff.load("fashion-ou-bridge")
+    images = 0.5 * torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(32, 32)
+    mask[:, :16] = 1
+    options = {"solver": "ddpm", "batch_invariant": True, "mask": mask}
+    both = fastdiff.sample(model, 3, seeds=[5, 6], x_init=images, **options)
+    alone = fastdiff.sample(model, 3, seeds=[6], x_init=images[1:], **options)
+    assert torch.equal(both[1:], alone)
