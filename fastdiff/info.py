@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "numpy", "safetensors", "tqdm", "triton", "tyro", "pillow", "accelerate", "tensorboard")
-VARIABLES = ("FASTDIFF_BACKEND", "FASTDIFF_CPU", "FASTDIFF_DEBUG", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+VARIABLES = ("FASTDIFF_BACKEND", "FASTDIFF_CPU", "FASTDIFF_DEBUG", "FASTDIFF_WINNERS")
+VARIABLES += ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 ABSENT = "not installed"
 
 
@@ -29,6 +30,7 @@ def collect() -> dict[str, Any]:
         "build": _build(),
         "ops": ops,
         "fallbacks": _fallbacks(ops),
+        "winners": _winners(),
         "models": _models(),
         "systems": _systems(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -114,6 +116,16 @@ def _fallbacks(ops: dict[str, dict[str, str]]) -> list[str]:
     ]
 
 
+def _winners() -> dict[str, Any]:
+    """What `fastdiff doctor` found out about the devices: device -> op -> class -> backend, where it is used."""
+    from fastdiff.ops import winners
+
+    found, why = winners.read()
+    if winners.ignored():
+        found, why = {}, "ignored, because FASTDIFF_WINNERS is 0"
+    return {"file": str(winners.file()), "note": why, "found": found}
+
+
 def _models() -> list[str]:
     from fastdiff.model import known_models
 
@@ -135,9 +147,22 @@ def as_text(facts: dict[str, Any]) -> str:
     for op, states in facts["ops"].items():
         lines += [f"  {op}", *(f"    {name:<8}{state}" for name, state in states.items())]
     lines += ["", "fallbacks", *(f"  {line}" for line in facts["fallbacks"] or ["none"])]
+    lines += ["", "winners", *_told(facts["winners"])]
     lines += ["", "models", f"  {', '.join(facts['models']) or 'none shipped'}"]
     lines += ["", "systems", f"  {', '.join(facts['systems']) or 'none shipped'}"]
     return "\n".join(lines + (_section("environment", facts["environment"]) if facts["environment"] else []))
+
+
+def _told(winners: dict[str, Any]) -> list[str]:
+    """Findings of the doctor, a line for each op and backend."""
+    lines = [f"  none: {winners['note']}"] if winners["note"] else [f"  of {winners['file']}"]
+    for device, ops in winners["found"].items():
+        lines.append(f"  {device}")
+        for op, won in ops.items():
+            for backend in sorted(set(won.values())):
+                classes = "; ".join(name for name, by in won.items() if by == backend)
+                lines.append(f"    {op}: {backend} for {classes}")
+    return lines
 
 
 def _section(title: str, entries: dict[str, Any]) -> list[str]:

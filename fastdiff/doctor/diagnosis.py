@@ -48,7 +48,7 @@ class Diagnosis:
         return [found for found in self.findings if found.state in FAILURES]
 
     def winners(self) -> dict[str, dict[str, str]]:
-        """op -> class of shapes -> the fastest backend that was right everywhere."""
+        """op -> class of shapes -> the fastest backend that was right everywhere, on all examples of the class."""
         bad = {(found.op, found.backend) for found in self.failures()}
         timed: dict[tuple[str, str], dict[str, list[float]]] = {}
         for found in self.findings:
@@ -57,7 +57,9 @@ class Diagnosis:
                 of_class.setdefault(found.backend, []).append(found.ms)
         result: dict[str, dict[str, str]] = {}
         for (op, shapes), times in timed.items():
-            result.setdefault(op, {})[shapes] = fastest(times)
+            most = max(map(len, times.values()))
+            everywhere = {backend: ms for backend, ms in times.items() if len(ms) == most}
+            result.setdefault(op, {})[shapes] = fastest(everywhere)
         return result
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .arguments import (
     overlap,
     wants_gradient,
 )
+from .shape_classes import of_maps
 
 _OP = "add_noise"
 
@@ -180,6 +181,10 @@ def _cuda_reasons(**inputs: Any) -> list[str]:
     return _is_double(inputs["x0"]) + device.cuda_reasons(inputs, *_DENSE)
 
 
+def _shape_class(*, x0: Tensor, noise: Tensor | None, **_: Any) -> str:
+    return of_maps(x0, noise=noise)
+
+
 extension.register_fake("add_noise_cpp")
 extension.register_fake("add_noise_cuda")
 _BACKENDS = dispatch.register(
@@ -188,6 +193,7 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -29,6 +29,7 @@ from .attention_inputs import (
     output_like,
     triton_reasons,
 )
+from .shape_classes import rounded
 
 _OP = "attention"
 #: Up to this many keys, a CPU computes attention (and its gradient) faster by plain products.
@@ -67,11 +68,10 @@ def _triton_reasons(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> list[st
 
 
 def _shape_class(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> str:
-    """Numbers of heads, queries and keys rounded up to powers of two, the width as it is, and the dtype."""
+    """Numbers of heads, queries and keys rounded, the width as it is, and the dtype."""
     heads = q.numel() // max(1, q.shape[-2] * q.shape[-1])
-    sizes = "x".join(str(1 << max(0, n - 1).bit_length()) for n in (heads, q.shape[-2], k.shape[-2]))
-    gradient = " with gradient" if wants_gradient(q, k, v) else ""
-    return f"{sizes} of {q.shape[-1]} {q.dtype}{gradient}"
+    sizes = "x".join(str(rounded(n)) for n in (heads, q.shape[-2], k.shape[-2]))
+    return f"{q.dtype} {sizes} of {q.shape[-1]}"
 
 
 class _Differentiable(torch.autograd.Function):
@@ -141,9 +141,10 @@ def _cpp(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 extension.register_fake("attention_cpp")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON, shape_class=_shape_class),
+    dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON, waits=True),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", _torch, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import dispatch, extension
 from .arguments import check_tensor, described, wants_gradient
+from .shape_classes import of_maps
 
 _OP = "channel_statistics"
 
@@ -81,11 +82,16 @@ def _cpp(*, x: Tensor) -> Tensor:
     return statistics
 
 
+def _shape_class(*, x: Tensor, **_: Any) -> str:
+    return of_maps(x)
+
+
 extension.register_fake("channel_statistics_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cpp", _cpp, float32_on_cpu, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

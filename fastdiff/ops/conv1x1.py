@@ -33,6 +33,7 @@ from .channel_statistics import float32_on_cpu
 from .conv3x3 import NormFactors
 from .feature_maps import dense_floats, plain_rows
 from .packed_memory import packed_memory
+from .shape_classes import of_maps
 
 __all__ = ["PackedMatrix", "conv1x1", "last", "pack", "stretches"]
 _OP = "conv1x1"
@@ -217,12 +218,20 @@ def _cpp(
     return y if sums is None else (y, sums)
 
 
+def _shape_class(*, x: Tensor, weight: Tensor | PackedMatrix, **inputs: Any) -> str:
+    fused = ("x2", "norm", "activate", "add", "residual", "statistics")
+    plain = weight.weight if isinstance(weight, PackedMatrix) else weight
+    told = of_maps(x, unpacked=plain is weight, **{name: inputs[name] for name in fused})
+    return f"{told} to {plain.shape[0]}"
+
+
 extension.register_fake("conv1x1_cpp")
 extension.register_fake("conv1x1_pack_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -58,6 +58,7 @@ from .conv3x3_weights import (
 )
 from .feature_maps import dense_floats, plain_rows
 from .pixel_norms import check_second_map
+from .shape_classes import of_maps
 
 __all__ = ["NormFactors", "PackedWeight", "choose", "conv3x3", "pack", "stretches"]
 _OP = "conv3x3"
@@ -255,12 +256,20 @@ def _cpp(
     return y if sums is None else (y, sums)
 
 
+def _shape_class(*, x: Tensor, weight: Tensor | PackedWeight, stride: int, **inputs: Any) -> str:
+    fused = ("x2", "norm", "activate", "upsample", "add", "residual", "statistics")
+    plain = weight.weight if isinstance(weight, PackedWeight) else weight
+    told = of_maps(x, unpacked=plain is weight, **{name: inputs[name] for name in fused})
+    return f"{told} to {plain.shape[0]}, stride {stride}"
+
+
 extension.register_fake("conv3x3_cpp")
 extension.register_fake("conv3x3_pack_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

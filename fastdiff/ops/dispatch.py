@@ -2,7 +2,8 @@
 
 Each op lists its backends in order of preference. A backend answers `reasons(**inputs)`: an empty list means that
 it can run this call. The first that can is taken; `use_backend` or the variable ``FASTDIFF_BACKEND`` leave only one
-to choose from. When none can run, the error names the inputs and the reasons of every backend.
+to choose from. Where `fastdiff doctor` has found another backend the fastest on this device for calls of this class
+(`winners`), that one is asked first. When none can run, the error names the inputs and the reasons of every backend.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ import torch
 from torch import Tensor
 
 from . import extension, winners
+from .arguments import wants_gradient
 
 BACKENDS = ("cuda", "triton", "cpp", "torch")
+#: What runs where.
+_RUNS = {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")}
 _OPS: dict[str, tuple[Backend, ...]] = {}
+#: Gives the class of a call, from its inputs by keyword; see `shape_classes`.
+ShapeClass = Callable[..., str]
+_CLASSES: dict[str, ShapeClass] = {}
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,7 @@ class Backend:
         verifies: it refuses wrong inputs itself with a `RuntimeError`, before it writes anything.
         refuses: among tensors on the CPU that want no gradient it refuses so whatever it has a reason against, too; its
             reasons are asked for only then, which saves a third of a small call.
-        shape_class: where given, this backend stands back unless forced, until `fastdiff doctor` has found it the
-            fastest on the device for inputs of that class (a short text, such as the sizes rounded up).
+        waits: it stands back unless forced, until `fastdiff doctor` has found it the fastest on the device.
     """
 
     name: str
@@ -46,7 +52,7 @@ class Backend:
     missing: str = ""
     verifies: bool = False
     refuses: bool = False
-    shape_class: Callable[..., str] | None = None
+    waits: bool = False
 
 
 class NoBackend(ValueError):
@@ -117,10 +123,23 @@ def _called(op: str, backend: Backend, inputs: Mapping[str, Any]) -> Any:
         return backend.run(**inputs)
 
 
-def register(op: str, *backends: Backend) -> tuple[Backend, ...]:
-    """Record the backends of an op, best first; returns them, one that its extension lacks marked as missing."""
+def register(op: str, *backends: Backend, shape_class: ShapeClass | None = None) -> tuple[Backend, ...]:
+    """Record the backends of an op, best first; returns them, one that its extension lacks marked as missing.
+
+    Args:
+        op: its name.
+        backends: best first.
+        shape_class: the class of a call that `_check` has passed; without it nothing the doctor found is used.
+    """
     _OPS[op] = tuple(replace(b, missing=b.missing or extension.outdated(op, b.name)) for b in backends)
+    if shape_class is not None:
+        _CLASSES[op] = shape_class
     return _OPS[op]
+
+
+def shape_class(op: str, inputs: Mapping[str, Any]) -> str:
+    """The class under which the winner for a call is kept; empty where the op has none."""
+    return _CLASSES[op](**inputs) if op in _CLASSES else ""
 
 
 def load() -> None:
@@ -135,22 +154,43 @@ def registered() -> Mapping[str, tuple[Backend, ...]]:
     return dict(_OPS)
 
 
-def _why_not(op: str, backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
+def _why_not(backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
     if backend.missing:
         return [backend.missing]
-    reasons = backend.reasons(**inputs)
-    return reasons if reasons or backend.shape_class is None else _not_won(op, backend, inputs)
+    return backend.reasons(**inputs)
 
 
-def _not_won(op: str, backend: Backend, inputs: Mapping[str, Any]) -> list[str]:
-    """Why a backend that stands back until it has won is not chosen; empty when it has, or is forced."""
-    if backend.shape_class is None or _forced == backend.name:
-        return []
-    shapes = backend.shape_class(**inputs)
-    device = next(value.device for value in inputs.values() if isinstance(value, Tensor))
-    if winners.winner(op, shapes, device.type, device.index) == backend.name:
-        return []
-    return [f"`fastdiff doctor` has not found it the fastest for {shapes} on {device}"]
+def default(op: str, kind: str) -> str:
+    """The backend that serves ordinary calls of an op on a kind of device where nobody has found out more."""
+    can = [b.name for b in _OPS[op] if not (b.missing or b.waits) and b.name in _RUNS.get(kind, ())]
+    return can[0] if can else ""
+
+
+def _led(op: str) -> bool:
+    """Whether the doctor has found anything about an op that would not be done anyway."""
+    if op not in _LED:
+        _LED[op] = op in _CLASSES and any(
+            won != default(op, kind) for kind, found in winners.here() for won in found.get(op, {}).values()
+        )
+    return _LED[op]
+
+
+#: Kept, because it is asked at every call.
+_LED: dict[str, bool] = {}
+winners.on_change(_LED.clear)
+winners.constant(_led)
+
+
+def _winner(op: str, inputs: Mapping[str, Any]) -> str:
+    """The backend found to be the fastest for such a call; empty where none was, or where a gradient is wanted."""
+    device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), None)
+    if device is None or wants_gradient(*inputs.values()):
+        return ""
+    return winners.winner(op, shape_class(op, inputs), device.type, device.index)
+
+
+def _passed(inputs: Mapping[str, Any]) -> None:
+    """The check of inputs that were checked before."""
 
 
 def _ordinary(inputs: Mapping[str, Any]) -> bool:
@@ -177,12 +217,17 @@ def run(
         check: raises `TypeError` or `ValueError` in words for inputs that no backend may see. A backend that verifies
             its inputs itself is called at once, and the check only explains what it refused.
     """
+    best = _forced or ""
+    if not best and _led(op):
+        check(inputs)
+        check, best = _passed, _winner(op, inputs)
+        backends = (*(b for b in backends if b.name == best), *(b for b in backends if b.name != best))
     for backend in backends:
-        if backend.missing or (_forced is not None and backend.name != _forced):
+        if backend.missing or (backend.name != best and (_forced is not None or backend.waits)):
             continue
         if backend.verifies and not torch.compiler.is_compiling():
             try:
-                if (backend.refuses and _ordinary(inputs)) or not _why_not(op, backend, inputs):
+                if (backend.refuses and _ordinary(inputs)) or not _why_not(backend, inputs):
                     return _called(op, backend, inputs)
             except Exception:
                 check(inputs)
@@ -190,14 +235,17 @@ def run(
                     raise
             continue
         check(inputs)
-        if not _why_not(op, backend, inputs):
+        if not _why_not(backend, inputs):
             return _called(op, backend, inputs)
     check(inputs)
     raise _refusal(op, backends, inputs)
 
 
 def _refusal(op: str, backends: tuple[Backend, ...], inputs: Mapping[str, Any]) -> NoBackend:
-    reasons = {backend.name: _why_not(op, backend, inputs) for backend in backends}
+    reasons = {backend.name: _why_not(backend, inputs) for backend in backends}
+    for backend in backends:
+        if backend.waits and not reasons[backend.name]:
+            reasons[backend.name] = ["`fastdiff doctor` has not found it the fastest for such a call"]
     lines = [f"{op}: no backend can run these inputs:"]
     for name, value in inputs.items():
         if isinstance(value, Tensor):

@@ -33,6 +33,7 @@ from .feature_maps import (
     plain_rows,
     triton_reasons,
 )
+from .shape_classes import of_maps
 
 _OP = "group_norm_silu"
 _STATISTICS = 3  # mean as a sum of two floats, 1 / standard deviation
@@ -175,6 +176,10 @@ def _cuda(**inputs: Any) -> Tensor:
     return _on("cuda", **inputs)
 
 
+def _shape_class(*, x: Tensor, **_: Any) -> str:
+    return of_maps(x)
+
+
 for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp", "group_norm_silu_cuda"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
@@ -183,6 +188,7 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("triton", _triton, triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -25,6 +25,7 @@ from .attention_inputs import (
     output_like,
     triton_reasons,
 )
+from .shape_classes import rounded
 
 _OP = "linear_attention"
 #: The widest head of the Triton kernels: they hold a context of it in registers.
@@ -90,12 +91,17 @@ def _triton(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return _forward_triton(q, k, v, scale)
 
 
+def _shape_class(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> str:
+    return f"{q.dtype} {rounded(q.shape[-2])}x{rounded(k.shape[-2])} of {q.shape[-1]}"
+
+
 extension.register_fake("linear_attention_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

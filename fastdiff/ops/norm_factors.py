@@ -26,6 +26,7 @@ from . import dispatch, extension
 from .arguments import check_groups, check_number, check_tensor, described
 from .channel_statistics import float32_on_cpu
 from .feature_maps import dense_floats, plain_rows
+from .shape_classes import rounded
 
 _OP = "norm_factors"
 Statistics = Tensor | tuple[Tensor, Tensor]
@@ -142,11 +143,17 @@ def _cpp(
     return out
 
 
+def _shape_class(*, statistics: Statistics, groups: int, **_: Any) -> str:
+    parts = (statistics,) if isinstance(statistics, Tensor) else statistics
+    return f"{len(parts)} maps of {rounded(parts[0].shape[-1])} channels in {groups} groups"
+
+
 extension.register_fake("norm_factors_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_tensor, check_whole, described
+from .shape_classes import rounded
 
 _OP = "normal"
 
@@ -73,6 +74,10 @@ def _cuda_reasons(**inputs: Any) -> list[str]:
     return _not_float32(inputs["dtype"]) + device.cuda_reasons(inputs, "seeds", "row")
 
 
+def _shape_class(*, shape: tuple[int, ...], dtype: torch.dtype, **_: Any) -> str:
+    return f"{dtype} {rounded(math.prod(shape))}"
+
+
 extension.register_fake("normal_cpp")
 extension.register_fake("normal_cuda")
 _BACKENDS = dispatch.register(
@@ -81,6 +86,7 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

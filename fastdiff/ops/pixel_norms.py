@@ -20,6 +20,7 @@ from torch import Tensor
 from . import dispatch, extension
 from .arguments import check_number
 from .channel_statistics import check_float_map, float32_on_cpu
+from .shape_classes import of_maps
 
 _OP = "pixel_norms"
 
@@ -57,11 +58,16 @@ def _cpp(*, x: Tensor, x2: Tensor | None, eps: float) -> Tensor:
     return out
 
 
+def _shape_class(*, x: Tensor, x2: Tensor | None, **_: Any) -> str:
+    return of_maps(x, x2=x2)
+
+
 extension.register_fake("pixel_norms_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cpp", _cpp, float32_on_cpu, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -33,6 +33,7 @@ from .feature_maps import (
     plain_rows,
     triton_reasons,
 )
+from .shape_classes import of_maps
 
 _OP = "rms_norm_silu"
 
@@ -164,6 +165,10 @@ def _triton(**inputs: Any) -> Tensor:
     return _on("triton", **inputs)
 
 
+def _shape_class(*, x: Tensor, **_: Any) -> str:
+    return of_maps(x)
+
+
 for _name in ("rms_norm_silu_cpp", "rms_norm_silu_backward_cpp"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
@@ -171,6 +176,7 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

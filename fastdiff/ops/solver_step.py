@@ -17,6 +17,7 @@ from torch import Tensor
 from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_like, check_tensor, check_written, described, overlap
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
+from .shape_classes import of_maps
 
 Coefficient = float | Tensor
 
@@ -325,14 +326,17 @@ def _cuda(**inputs: Any) -> Tensor:
     return _stepped("solver_step_cuda", inputs)
 
 
-extension.register_fake("solver_step_cpp")
-extension.register_fake("solver_step_cuda")
+for _name in ("solver_step_cpp", "solver_step_cuda"):
+    extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=lambda x, **inputs: of_maps(
+        x, **{name: inputs[name] for name in (*_READ[1:9], "history", "seeds")}
+    ),
 )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import device, dispatch, extension
 from .arguments import FLOATS, check_flag, check_tensor, described
+from .shape_classes import of_rows
 
 _OP = "vq_nearest"
 #: The reference holds at most this many distances at a time.
@@ -168,6 +169,10 @@ def _cuda(**inputs: Any) -> Nearest:
     return _found("vq_nearest_cuda", **inputs, pivoted=True)
 
 
+def _shape_class(*, z: Tensor, codebook: Tensor, **_: Any) -> str:
+    return of_rows(z, codebook.shape[0])
+
+
 for _name in ("vq_nearest_cpp", "vq_nearest_cuda"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
@@ -177,6 +182,7 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
+    shape_class=_shape_class,
 )
 
 

@@ -1,7 +1,8 @@
 """What `fastdiff doctor` found out on this machine: the fastest right backend per device, op and class of shapes.
 
 The findings lie in one JSON file in the user's cache, with the versions they belong to; findings of other versions do
-not count. Only a backend that stands back until it has won (`Backend.shape_class`) is chosen by them.
+not count. The file is read once per process. `dispatch` asks the winner of a class first, before the backends in their
+usual order; with ``FASTDIFF_WINNERS=0`` it does not look.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,18 @@ def device_name(kind: str, index: int | None = None) -> str:
     return processor() if kind == "cpu" else kind
 
 
+def ignored() -> bool:
+    """Whether ``FASTDIFF_WINNERS=0`` tells to choose as if nothing had been found out."""
+    told = os.environ.get("FASTDIFF_WINNERS", "")
+    if told not in ("", "0", "1"):
+        raise ValueError(f"FASTDIFF_WINNERS: must be 0 or 1, got {told!r}")
+    return told == "0"
+
+
 @lru_cache(maxsize=1)
 def _known() -> Winners:
+    if ignored():
+        return {}
     found, why = read()
     if why and file().exists():
         _LOG.warning("%s", why)
@@ -118,16 +129,44 @@ def _here(kind: str, index: int | None) -> dict[str, dict[str, str]]:
     return _known().get(device_name(kind, index), {})
 
 
+def here() -> list[tuple[str, dict[str, dict[str, str]]]]:
+    """The findings (op -> class -> backend) about this machine's processor and about all other devices, by kind."""
+    known = _known()
+    if not known:
+        return []
+    own = processor()
+    return [("cpu" if name == own else "cuda", found) for name, found in known.items()]
+
+
 def forget() -> None:
     """Read the file again at the next question."""
     _known.cache_clear()
     _here.cache_clear()
+    for told in _LISTENERS:
+        told()
+
+
+_LISTENERS: list[Callable[[], None]] = []
+
+
+def on_change(told: Callable[[], None]) -> None:
+    """Call this whenever the findings may have changed."""
+    _LISTENERS.append(told)
 
 
 def winner(op: str, shape_class: str, kind: str, index: int | None) -> str:
     """The fastest right backend of an op for a class of shapes on a device; empty where nobody has found out."""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        return ""  # a device that is only thought of
     return _here(kind, index).get(op, {}).get(shape_class, "")
 
 
-# What `torch.compiler.assume_constant_result` sets; the decorator itself would import torch's compiler with fastdiff.
-winner._dynamo_marked_constant = True  # type: ignore[attr-defined]
+def constant(function: Callable[..., Any]) -> None:
+    """Tell torch.compile to ask a function while it traces, and to keep the answer.
+
+    It sets what `torch.compiler.assume_constant_result` sets; that decorator would import the compiler with fastdiff.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+constant(winner)

@@ -64,25 +64,29 @@ def examples():
 @contextmanager
 def registered(*only):
     """The ops `toy`, which misbehaves, and `bare`, which has no examples, beside or instead of the others."""
-    before, module = dict(dispatch._OPS), types.ModuleType("fastdiff.doctor.examples.toy")
+    before, classes = dict(dispatch._OPS), dict(dispatch._CLASSES)
+    module = types.ModuleType("fastdiff.doctor.examples.toy")
     module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
     module.examples = examples
     sys.modules[module.__name__] = module
     ops.toy = _toy
     dispatch._OPS.clear()
+    dispatch._CLASSES.clear()
     dispatch.register(
         "toy",
         _backend("cuda", missing="nvcc was not found"),
-        _backend("triton", shape_class=_shapes),
+        _backend("triton", waits=True),
         _backend("cpp"),
         _backend("torch"),
+        shape_class=_shapes,
     )
     dispatch.register("bare", _backend("torch"))
     try:
         yield
     finally:
-        dispatch._OPS.clear()
-        dispatch._OPS.update(before)
+        for kept, own in ((dispatch._OPS, before), (dispatch._CLASSES, classes)):
+            kept.clear()
+            kept.update(own)
         del ops.toy, sys.modules[module.__name__]
 
 

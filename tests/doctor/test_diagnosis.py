@@ -22,6 +22,7 @@ WORKER = [sys.executable, str(Path(stub.__file__))]
 def _only_the_toy(monkeypatch, tmp_path):
     monkeypatch.setattr(dispatch, "load", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("FASTDIFF_WINNERS", "1")
     monkeypatch.setenv("PYTHONPATH", str(Path(stub.__file__).parents[2]))
     with stub.registered():
         yield

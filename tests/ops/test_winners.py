@@ -15,6 +15,7 @@ FOUND = {"attention": {"float16 1024x64": "triton"}}
 @pytest.fixture(autouse=True)
 def _home(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("FASTDIFF_WINNERS", "1")
     winners.forget()
     yield
     winners.forget()
