@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "numpy", "safetensors", "tqdm", "triton", "tyro", "pillow", "accelerate", "tensorboard")
-VARIABLES = ("FASTDIFF_BACKEND", "FASTDIFF_CPU", "FASTDIFF_DEBUG", "FASTDIFF_WINNERS")
-VARIABLES += ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+VARIABLES = (
+    *("FASTDIFF_BACKEND", "FASTDIFF_CPU", "FASTDIFF_DEBUG", "FASTDIFF_WINNERS"),
+    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
+)
 ABSENT = "not installed"
 
 
