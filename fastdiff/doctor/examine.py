@@ -185,11 +185,12 @@ def _weighed(found: Finding, verdicts: list[judge.Verdict]) -> Finding:
 
 
 def _noting(found: Finding) -> dispatch.Observer:
-    """Notes the class of the shapes that the backends of the op see."""
+    """Notes the class of the shapes that the backends of the op see; by default each example is a class of its own."""
 
     def note(op: str, backend: dispatch.Backend, inputs: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        classes = [b.shape_class for b in dispatch.registered()[op] if b.shape_class is not None]
         if op == found.op:
-            found.shape_class = dispatch.shape_class(op, inputs)
+            found.shape_class = classes[0](**inputs) if classes else found.example
         return nullcontext()
 
     return note

@@ -28,7 +28,6 @@ _RUNS = {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")}
 _OPS: dict[str, tuple[Backend, ...]] = {}
 #: Gives the class of a call, from its inputs by keyword; see `shape_classes`.
 ShapeClass = Callable[..., str]
-_CLASSES: dict[str, ShapeClass] = {}
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Backend:
         refuses: among tensors on the CPU that want no gradient it refuses so whatever it has a reason against, too; its
             reasons are asked for only then, which saves a third of a small call.
         waits: it stands back unless forced, until `fastdiff doctor` has found it the fastest on the device.
+        shape_class: of the op; `register` sets it.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Backend:
     verifies: bool = False
     refuses: bool = False
     waits: bool = False
+    shape_class: ShapeClass | None = None
 
 
 class NoBackend(ValueError):
@@ -131,15 +132,17 @@ def register(op: str, *backends: Backend, shape_class: ShapeClass | None = None)
         backends: best first.
         shape_class: the class of a call that `_check` has passed; without it nothing the doctor found is used.
     """
-    _OPS[op] = tuple(replace(b, missing=b.missing or extension.outdated(op, b.name)) for b in backends)
-    if shape_class is not None:
-        _CLASSES[op] = shape_class
+    _OPS[op] = tuple(
+        replace(b, missing=b.missing or extension.outdated(op, b.name), shape_class=shape_class)
+        for b in backends
+    )
     return _OPS[op]
 
 
 def shape_class(op: str, inputs: Mapping[str, Any]) -> str:
     """The class under which the winner for a call is kept; empty where the op has none."""
-    return _CLASSES[op](**inputs) if op in _CLASSES else ""
+    of = _OPS[op][0].shape_class
+    return of(**inputs) if of is not None else ""
 
 
 def load() -> None:
@@ -169,7 +172,7 @@ def default(op: str, kind: str) -> str:
 def _led(op: str) -> bool:
     """Whether the doctor has found anything about an op that would not be done anyway."""
     if op not in _LED:
-        _LED[op] = op in _CLASSES and any(
+        _LED[op] = any(
             won != default(op, kind) for kind, found in winners.here() for won in found.get(op, {}).values()
         )
     return _LED[op]

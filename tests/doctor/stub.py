@@ -64,14 +64,12 @@ def examples():
 @contextmanager
 def registered(*only):
     """The ops `toy`, which misbehaves, and `bare`, which has no examples, beside or instead of the others."""
-    before, classes = dict(dispatch._OPS), dict(dispatch._CLASSES)
-    module = types.ModuleType("fastdiff.doctor.examples.toy")
+    before, module = dict(dispatch._OPS), types.ModuleType("fastdiff.doctor.examples.toy")
     module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
     module.examples = examples
     sys.modules[module.__name__] = module
     ops.toy = _toy
     dispatch._OPS.clear()
-    dispatch._CLASSES.clear()
     dispatch.register(
         "toy",
         _backend("cuda", missing="nvcc was not found"),
@@ -84,9 +82,8 @@ def registered(*only):
     try:
         yield
     finally:
-        for kept, own in ((dispatch._OPS, before), (dispatch._CLASSES, classes)):
-            kept.clear()
-            kept.update(own)
+        dispatch._OPS.clear()
+        dispatch._OPS.update(before)
         del ops.toy, sys.modules[module.__name__]
 
 
