@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastdiff
-from benchmarks.measure import Candidate
+from benchmarks.clocks import Candidate
 from benchmarks.networks import ddpm_cifar10
 from fastdiff.ops import use_backend
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -120,14 +120,16 @@ def times_of(rivals: dict[str, Rival], rounds: int) -> np.ndarray:
     return times
 
 
-def timed(network: str, batch: int, rivals: dict[str, Rival], cannot: dict[str, str]) -> Comparison:
+def timed(
+    network: str, batch: int, rivals: dict[str, Rival], cannot: dict[str, str], rounds: int = ROUNDS
+) -> Comparison:
     """The comparison of processes that are ready."""
     error = errors(rivals)
     assert error["fastdiff"] <= 1e-4, error
     for name in [name for name in rivals if error[name] > WRONG]:
         cannot[name] = f"its result is wrong: error {error.pop(name):.1e} of the largest value"
         rivals.pop(name).process.kill()
-    order, times = list(rivals), times_of(rivals, ROUNDS)
+    order, times = list(rivals), times_of(rivals, rounds)
     memory = {name: rival.memory() for name, rival in rivals.items()}
     bar = BARS.get((network, batch), 1.5)
     return Comparison(
@@ -154,10 +156,10 @@ def timed(network: str, batch: int, rivals: dict[str, Rival], cannot: dict[str, 
     )
 
 
-def race(network: str, batch: int, names: list[str]) -> Comparison:
+def race(network: str, batch: int, names: list[str], rounds: int = ROUNDS) -> Comparison:
     """Make all rivals ready and time them in turns."""
     with ready(network, batch, names) as (rivals, cannot):
-        return timed(network, batch, rivals, cannot)
+        return timed(network, batch, rivals, cannot, rounds)
 
 
 def version(name: str) -> str:
@@ -213,23 +215,25 @@ def with_reused(now: Comparison, earlier: dict[str, Any], names: list[str]) -> C
 
 
 @pytest.mark.parametrize(("network", "batch"), CASES)
-def bench_network(benchmark: Any, network: str, batch: int) -> None:
+def bench_network(
+    benchmark: Any, results: Path, rounds: Callable[[int], int], network: str, batch: int
+) -> None:
     earlier = kept(RESULTS).get(f"{network}, batch {batch}")
     names = available()
     old = reusable(earlier, names)
     try:
-        result = race(network, batch, [name for name in names if name not in old])
+        result = race(network, batch, [name for name in names if name not in old], rounds(ROUNDS))
         if earlier is not None and old:
             result = (
                 with_reused(result, earlier, old)
                 if same_speed(result, earlier)
-                else race(network, batch, names)
+                else race(network, batch, names, rounds(ROUNDS))
             )
     except ModuleNotFoundError as error:
         pytest.skip(str(error))
     print("\n" + "\n".join(result.lines()))
     for name, cold in result.facts["cold_start_s"].items():
         print(f"    cold start {cold:6.1f} s, error {result.facts['error'][name]:.1e}  {name}")
-    save([result], RESULTS, keep=True)
+    save([result], results / RESULTS.name, keep=True)
     benchmark.extra_info.update({rival: spread.median for rival, spread in result.speedup.items()})
     benchmark.pedantic(lambda: None, rounds=1)

@@ -22,7 +22,7 @@ from benchmarks.cases import (
     RMS_NORMS,
     STATES,
 )
-from benchmarks.measure import Candidate
+from benchmarks.clocks import Candidate
 from fastdiff.ops import attention, conv3x3, group_norm_silu, rms_norm_silu, solver_step, vq_nearest
 from fastdiff.ops.conv3x3 import choose, pack
 from fastdiff.ops.row import make_row

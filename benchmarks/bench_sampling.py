@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import fastdiff
 from benchmarks.bench_training import with_plain_norms
-from benchmarks.measure import Candidate
+from benchmarks.clocks import Candidate
 
 STEPS, BATCH = 50, 4
 SHAPE = (3, 32, 32)

@@ -3,7 +3,8 @@
 A comparison first runs its check and gives no number when that fails. Then, in every round, each candidate is timed
 once, in an order that rotates; the ratio of a round compares times taken next to each other. Rounds in which the
 system took a core away (involuntary context switches) are dropped while enough quiet ones remain. What is reported
-is the median ratio with its 10th and 90th percentile, never the best of anything.
+is the median ratio with its 10th and 90th percentile, never the best of anything. A rival whose call fails is told
+with its reason and does not take part.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,11 +21,9 @@ import numpy as np
 import torch
 
 import fastdiff
+from benchmarks.clocks import Candidate, Clock, Wall, graphics
 from fastdiff.ops import extension
 
-Candidate = Callable[[], object]
-#: A sample shorter than this repeats its call, so that the clock and a single interrupt do not decide.
-SHORTEST_SAMPLE_S = 1e-3
 #: At least this part of the rounds must be free of involuntary switches, or all rounds count and the row says so.
 QUIET_PART = 0.3
 
@@ -77,30 +74,21 @@ class Comparison:
         for rival, s in self.speedup.items():
             took = self.time_ms[rival].median
             text.append(f"    {s.median:6.2f}x  [{s.p10:.2f}, {s.p90:.2f}]  over {rival} ({took:.4g} ms)")
+        text += [f"    {rival} is left out: {why}" for rival, why in self.facts.get("cannot", {}).items()]
         return text
 
 
-def _switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-
-def _repeats(candidate: Candidate) -> int:
-    """Calls per sample: enough for the shortest one, after a warm-up; calls of a second are warm by their check."""
-    for _ in range(4):
-        start = time.perf_counter()
-        candidate()
-        took = time.perf_counter() - start
-        if took > 1:
-            break
-    return max(1, round(SHORTEST_SAMPLE_S / max(took, 1e-7)))
-
-
-def _sample(candidate: Candidate, repeats: int) -> tuple[float, bool]:
-    """(seconds per call, whether no thread was interrupted)."""
-    before, start = _switches(), time.perf_counter()
-    for _ in range(repeats):
-        candidate()
-    return (time.perf_counter() - start) / repeats, _switches() == before
+def _able(candidates: Mapping[str, Candidate], clock: Clock) -> tuple[dict[str, int], dict[str, str]]:
+    """Calls per sample of every candidate that runs, and why the others do not; ours has to."""
+    repeats, cannot = {}, {}
+    for name, candidate in candidates.items():
+        try:
+            repeats[name] = clock.repeats(candidate)
+        except Exception as error:
+            if not repeats:
+                raise
+            cannot[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}"
+    return repeats, cannot
 
 
 def compare(
@@ -109,6 +97,7 @@ def compare(
     *,
     check: Callable[[], None],
     rounds: int = 100,
+    clock: Clock | None = None,
     **facts: Any,
 ) -> Comparison:
     """Time the first candidate (ours) against the others.
@@ -118,15 +107,19 @@ def compare(
         candidates: By name, ours first; each a call without arguments.
         check: Raises when our result is wrong; runs before anything is timed.
         rounds: How often each candidate is timed.
+        clock: That of the host, or of a GPU.
         facts: Kept with the result.
     """
     check()
-    names = list(candidates)
-    repeats = {key: _repeats(candidates[key]) for key in names}
+    clock = clock or Wall()
+    repeats, cannot = _able(candidates, clock)
+    if cannot:
+        facts["cannot"] = {**facts.get("cannot", {}), **cannot}
+    names = list(repeats)
     times, quiet = np.empty((rounds, len(names))), np.ones(rounds, dtype=bool)
     for k in range(rounds):
         for j in np.roll(np.arange(len(names)), k):
-            times[k, j], undisturbed = _sample(candidates[names[j]], repeats[names[j]])
+            times[k, j], undisturbed = clock.sample(candidates[names[j]], repeats[names[j]])
             quiet[k] &= undisturbed
     enough = bool(quiet.mean() >= QUIET_PART)
     counted = times[quiet] if enough else times
@@ -142,6 +135,11 @@ def compare(
     )
 
 
+def kind(dtype: torch.dtype) -> str:
+    """What a case's name says of its dtype: nothing of float32."""
+    return "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
+
+
 def processor() -> str:
     """The processor's own name, where the system tells it."""
     try:
@@ -152,18 +150,22 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """What a number depends on besides the code."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "instruction_set": "none" if extension.MISSING else extension.instruction_set(),
+    versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "fastdiff": fastdiff.__version__,
     }
+    if torch.device(device).type == "cuda":
+        return graphics(device) | versions
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": "none" if extension.MISSING else extension.instruction_set(),
+    } | versions
 
 
 def kept(path: Path) -> dict[str, dict[str, Any]]:
@@ -173,17 +175,18 @@ def kept(path: Path) -> dict[str, dict[str, Any]]:
     return {c["name"]: c for c in json.loads(path.read_text(encoding="utf-8"))["comparisons"]}
 
 
-def save(comparisons: list[Comparison], path: Path, keep: bool = False) -> None:
+def save(comparisons: list[Comparison], path: Path, keep: bool = False, device: str = "cpu") -> None:
     """Write comparisons and the machine as JSON, complete or not at all.
 
     Args:
         comparisons: Of this run.
         path: The file.
         keep: Keep cases of an earlier run that this one has not measured; every case then names its machine.
+        device: Where they were measured.
     """
     rows = kept(path) if keep else {}
     rows |= {c.name: asdict(c) for c in comparisons}
-    text = json.dumps({"machine": machine(), "comparisons": list(rows.values())}, indent=1)
+    text = json.dumps({"machine": machine(device), "comparisons": list(rows.values())}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n")

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import gpu_results, tables
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "gpu_results.md", ROOT / "README.md")
 #: Tables that are not rows of ratios, by the name between the marks: its maker and the file it is made of.
 OTHER = {"roofline": tables.roofline, "fashion_eval": tables.quality}
 
@@ -36,6 +36,8 @@ def filled(page: str, folders: Sequence[Path] = (RESULTS,)) -> str:
         name = match[1]
         if name == "headline":
             found = [tables.headline(machines[0])]
+        elif name == "gpu":
+            found = [gpu_results.page()]
         else:
             found = [OTHER.get(name, tables.ratios)(kept[name]) for kept in machines if name in kept]
         if not found:
