@@ -80,7 +80,7 @@ CUDA_VENV ?= .venv-cuda
 CUDA_TORCH ?= 2.14.1
 cuda-build:
 	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
-	$(CUDA_VENV)/bin/python -m pip install -q torch==$(CUDA_TORCH) numpy setuptools wheel ninja
+	$(CUDA_VENV)/bin/python -m pip install -q torch==$(CUDA_TORCH) numpy "setuptools>=77" wheel ninja
 	rm -rf $(CUDA_VENV)/source && mkdir $(CUDA_VENV)/source
 	git ls-files -z | tar --null -cf - -T - | tar -xf - -C $(CUDA_VENV)/source
 	FASTDIFF_REQUIRE_EXT=1 $(CUDA_VENV)/bin/python -m pip install -v --no-build-isolation --force-reinstall --no-deps \

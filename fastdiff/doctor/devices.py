@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,9 @@ from fastdiff.ops import winners
 
 #: A shorter call is repeated within one sample: the clock and one interrupt must not decide.
 _SHORTEST_SAMPLE_MS = 0.5
+#: Clock cycles that a GPU sleeps before a timed call, about 0.3 ms: the host is to be ahead of it, so that a call of
+#: several launches is timed as it runs in a CUDA graph, and not as fast as Python can launch.
+_HEAD_START = 500_000
 
 
 class Device(Protocol):
@@ -39,6 +43,20 @@ def copied(tensor: Tensor, device: str | torch.device = "cpu", dtype: torch.dtyp
     length = tensor.untyped_storage().nbytes() // tensor.element_size()
     whole = tensor.detach().as_strided((length,), (1,), 0).to(device=device, dtype=dtype, copy=True)
     return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """float32 products and convolutions of a GPU without TF32, which torch allows convolutions by default."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 class Cpu:
@@ -94,8 +112,12 @@ class Cuda:
         return copied(tensor, f"cuda:{self.index}")
 
     def time_ms(self, call: Callable[[], object]) -> float:
-        """By events around the call, after twice the second-level cache has been overwritten."""
+        """By events around the call, after twice the second-level cache has been overwritten.
+
+        The device sleeps first: what is timed is the device's work, without the host's for short calls.
+        """
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(_HEAD_START)
         self._flush.zero_()
         start.record()
         call()

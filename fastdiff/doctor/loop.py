@@ -101,7 +101,7 @@ def examine_loop(device: Device, way: str, begin: Callable[[str, str], None]) ->
     try:
         _try(device, prepare, record, wanted, found)
     except Exception as error:
-        found.state, found.note = "error", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        found.failed(error)
     yield found
 
 

@@ -8,7 +8,7 @@ itself), nothing it makes outlives it, and no value is read on the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -55,7 +55,7 @@ class CudaRecorder:
             raise RecordingError(
                 f"a CUDA graph reads tensors of its GPU alone, got some on {', '.join(elsewhere)}"
             )
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
         try:
             with torch.cuda.device(self.device):
                 self._warm_up(work, reset)
@@ -65,10 +65,19 @@ class CudaRecorder:
                 with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
                     work()
         except Exception as error:
-            torch.cuda.synchronize(self.device)
-            reason = str(error).partition("\n")[0]
+            self._abandon(before)
+            reason = str(_first(error)).partition("\n")[0]
             raise RecordingError(f"a CUDA graph cannot hold it: {reason}") from error
         return graph.replay
+
+    def _abandon(self, before: torch.cuda.Stream) -> None:
+        """After a failed capture: torch leaves the side stream in place, and goes on allocating into the pool."""
+        torch.cuda.set_stream(before)
+        with suppress(RuntimeError):  # the pool was not reached
+            torch._C._cuda_endAllocateToPool(self.device.index, self.pool)
+            torch._C._cuda_releasePool(self.device.index, self.pool)
+        self.stream, self.pool = torch.cuda.Stream(self.device), torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize(self.device)
 
     def _warm_up(self, work: Work, reset: Work) -> None:
         """First calls allocate, compile and choose algorithms, which no capture may do."""
@@ -78,6 +87,13 @@ class CudaRecorder:
                 reset()
                 work()
         torch.cuda.current_stream().wait_stream(self.stream)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: the end of a capture fails, too, where the work in it has failed."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 _OF_DEVICE: dict[torch.device, CudaRecorder] = {}

@@ -44,7 +44,8 @@ def reasons(task: Run, x: Tensor) -> list[str]:
         told.append("a classifier's gradient is taken in it")
     if task.evaluate.one_by_one and len(x) > 1:
         told.append("the network is called for each sample alone")
-    loose = [net for net in (task.evaluate.net, task.evaluate.weak) if net and not isinstance(net, nn.Module)]
+    nets = (task.evaluate.net, task.evaluate.weak)
+    loose = [net for net in nets if net is not None and not isinstance(net, nn.Module)]
     if loose:
         told.append("the network is no torch module, so its weights cannot be watched")
     return told

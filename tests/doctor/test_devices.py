@@ -78,8 +78,9 @@ def test_cuda_flushes_then_times_by_events(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: facts)
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: log.append("sleep"))
     monkeypatch.setattr(devices.torch, "empty", lambda size, **_: sizes.append(size) or buffer)
     device = devices.named("cuda:1")
     assert device.time_ms(lambda: log.append("call")) == 1.25
-    assert log == ["flush", "record", "call", "record", "synchronise"] and sizes == [128]
+    assert log == ["sleep", "flush", "record", "call", "record", "synchronise"] and sizes == [128]
     assert device.facts()["name"] == "Stub" and device.facts()["capability"] == "9.0"

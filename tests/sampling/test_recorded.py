@@ -292,3 +292,21 @@ def test_an_error_in_the_middle_of_a_capture_leaves_no_half_of_it() -> None:
         recorded.REFUSED.clear()
         got = fastdiff.sample(net, 12, compile=True, **OPTIONS, **more)
     assert torch.equal(got, fastdiff.sample(net, 12, compile=False, **OPTIONS, **more))
+
+
+def test_a_module_that_has_no_length() -> None:
+    """Compiled networks of torch 2.11 have a `__len__` that raises."""
+
+    class Lengthless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = unet()
+
+        def __len__(self) -> int:
+            raise TypeError("does not support len()")
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.net(x, t)
+
+    plain, got, _ = both(Lengthless())
+    assert torch.equal(plain, got)
