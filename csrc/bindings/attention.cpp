@@ -3,6 +3,7 @@
 
 #include "fastdiff/cpu_kernels.h"
 #include "matrices.h"
+#include "tape.h"
 
 namespace fastdiff {
 namespace {
@@ -27,9 +28,11 @@ void attention(Tensor out, OptionalTensor log_sums, Tensor q, Tensor k, Tensor v
     args.log_sums = static_cast<float*>(log_sums->mutable_data_ptr());
   }
   if (out.numel() == 0) return;
-  torch::stable::parallel_for(0, attention_units(args), 1, [&args](int64_t begin, int64_t end) {
-    const Scratch scratch(attention_scratch(args));
-    cpu_kernels().attention(args, scratch.data(), begin, end);
+  compute_or_write([args] {
+    torch::stable::parallel_for(0, attention_units(args), 1, [&args](int64_t begin, int64_t end) {
+      const Scratch scratch(attention_scratch(args));
+      cpu_kernels().attention(args, scratch.data(), begin, end);
+    });
   });
 }
 

@@ -2,6 +2,7 @@
 #include "fastdiff/cpu_kernels.h"
 #include "feature_maps.h"
 #include "scratch.h"
+#include "tape.h"
 
 namespace fastdiff {
 namespace {
@@ -92,7 +93,7 @@ void conv1x1(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv1x1: out must not share memory with the input");
   STD_TORCH_CHECK(map.residual == map.out || !overlap(out, residual),
                   "conv1x1: out must be the residual itself or apart from it");
-  if (x.numel() > 0) run(args);
+  if (x.numel() > 0) compute_or_write([args]() mutable { run(args); });
 }
 
 void conv1x1_pack(Tensor packed, Tensor weight) {

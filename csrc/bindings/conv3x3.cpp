@@ -2,6 +2,7 @@
 #include "fastdiff/cpu_kernels.h"
 #include "feature_maps.h"
 #include "scratch.h"
+#include "tape.h"
 
 namespace fastdiff {
 namespace {
@@ -125,7 +126,7 @@ void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv3x3: out must not share memory with the input");
   STD_TORCH_CHECK(args.residual == args.out || !overlap(out, residual),
                   "conv3x3: out must be the residual itself or apart from it");
-  if (x.numel() > 0) run(args);
+  if (x.numel() > 0) compute_or_write([args]() mutable { run(args); });
 }
 
 void conv3x3_pack(Tensor packed, Tensor weight, int64_t tile) {

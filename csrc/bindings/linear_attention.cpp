@@ -2,9 +2,23 @@
 #include "fastdiff/attention.h"
 #include "fastdiff/cpu_kernels.h"
 #include "matrices.h"
+#include "tape.h"
 
 namespace fastdiff {
 namespace {
+
+void run(LinearAttentionArgs args) {
+  const Scratch contexts(args.q.count * linear_attention_context_size(args));
+  args.contexts = contexts.data();
+  const auto each = [&args](auto kernel, int64_t units) {
+    torch::stable::parallel_for(0, units, 1, [&args, kernel](int64_t begin, int64_t end) {
+      const Scratch scratch(linear_attention_scratch(args));
+      kernel(args, scratch.data(), begin, end);
+    });
+  };
+  each(cpu_kernels().linear_attention_context, args.q.count);
+  each(cpu_kernels().linear_attention, args.q.count * ((args.q.rows + kLinearQueries - 1) / kLinearQueries));
+}
 
 void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale, OptionalTensor memory_k,
                       OptionalTensor memory_v) {
@@ -31,17 +45,7 @@ void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale, Op
   }
   args.out_data = out.mutable_data_ptr();
   args.scale = static_cast<float>(scale);
-  if (out.numel() == 0) return;
-  const Scratch contexts(args.q.count * linear_attention_context_size(args));
-  args.contexts = contexts.data();
-  const auto run = [&args](auto kernel, int64_t units) {
-    torch::stable::parallel_for(0, units, 1, [&args, kernel](int64_t begin, int64_t end) {
-      const Scratch scratch(linear_attention_scratch(args));
-      kernel(args, scratch.data(), begin, end);
-    });
-  };
-  run(cpu_kernels().linear_attention_context, args.q.count);
-  run(cpu_kernels().linear_attention, args.q.count * ((args.q.rows + kLinearQueries - 1) / kLinearQueries));
+  if (out.numel() > 0) compute_or_write([args] { run(args); });
 }
 
 }  // namespace

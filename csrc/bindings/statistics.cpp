@@ -2,6 +2,7 @@
 // these names.
 #include "fastdiff/cpu_kernels.h"
 #include "feature_maps.h"
+#include "tape.h"
 
 namespace fastdiff {
 namespace {
@@ -32,9 +33,11 @@ void channel_statistics(Tensor statistics, Tensor x) {
   args.x = static_cast<const float*>(x.const_data_ptr());
   args.statistics = floats_of_shape(statistics, {args.map.batch, parts, 3, args.map.channels},
                                     "channel_statistics: statistics");
-  torch::stable::parallel_for(
-      0, args.map.batch * parts, grain(most * args.map.channels),
-      [&args](int64_t begin, int64_t end) { cpu_kernels().channel_statistics(args, begin, end); });
+  compute_or_write([args, units = args.map.batch * parts, least = grain(most * args.map.channels)] {
+    torch::stable::parallel_for(0, units, least, [&args](int64_t begin, int64_t end) {
+      cpu_kernels().channel_statistics(args, begin, end);
+    });
+  });
 }
 
 void pixel_norms(Tensor out, Tensor x, OptionalTensor x2, double eps) {
@@ -52,9 +55,11 @@ void pixel_norms(Tensor out, Tensor x, OptionalTensor x2, double eps) {
   STD_TORCH_CHECK(eps >= 0.0, "pixel_norms: eps must not be negative");
   args.eps = static_cast<float>(eps);
   args.out = floats_of_shape(out, {map.batch, x.size(2), x.size(3)}, "pixel_norms: out");
-  torch::stable::parallel_for(
-      0, map.batch * map.pixels, grain(args.channels + args.channels2),
-      [&args](int64_t begin, int64_t end) { cpu_kernels().pixel_norms(args, begin, end); });
+  compute_or_write([args, pixels = map.batch * map.pixels] {
+    torch::stable::parallel_for(
+        0, pixels, grain(args.channels + args.channels2),
+        [&args](int64_t begin, int64_t end) { cpu_kernels().pixel_norms(args, begin, end); });
+  });
 }
 
 void read_statistics(NormFactorsArgs& args, int i, const Tensor& t, int64_t batch) {
@@ -83,8 +88,30 @@ void norm_factors(Tensor out, Tensor statistics, OptionalTensor statistics2, int
   args.eps = static_cast<float>(eps);
   args.out = floats_of_shape(out, {map.batch, 2, map.channels}, "norm_factors: out");
   const int64_t numbers = 3 * (args.stretches[0] + args.stretches[1]) * map.channels;
-  torch::stable::parallel_for(0, map.batch, grain(numbers), [&args](int64_t begin, int64_t end) {
-    cpu_kernels().norm_factors(args, begin, end);
+  compute_or_write([args, batch = map.batch, numbers] {
+    torch::stable::parallel_for(0, batch, grain(numbers), [&args](int64_t begin, int64_t end) {
+      cpu_kernels().norm_factors(args, begin, end);
+    });
+  });
+}
+
+// What follows an RMS norm, as factors (B, 2, C): weight * (1 + scale), and shift.
+void affine_factors(Tensor out, OptionalTensor weight, OptionalTensor scale, OptionalTensor shift) {
+  STD_TORCH_CHECK(out.dim() == 3, "affine_factors: out must be (B, 2, C)");
+  FeatureMap map;
+  map.batch = out.size(0);
+  map.channels = out.size(2);
+  const ChannelFactors factors = factors_of(map, weight, OptionalTensor(), scale, shift);
+  float* const to = floats_of_shape(out, {map.batch, 2, map.channels}, "affine_factors: out");
+  compute_or_write([factors, to, batch = map.batch, channels = map.channels] {
+    for (int64_t b = 0; b < batch; ++b) {
+      float *const gain = to + 2 * b * channels, *const offset = gain + channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        gain[c] = factors.weight ? factors.weight[c] : 1.0f;
+        if (factors.scale) gain[c] *= 1.0f + factors.scale[b * factors.scale_stride + c];
+        offset[c] = factors.shift ? factors.shift[b * factors.shift_stride + c] : 0.0f;
+      }
+    }
   });
 }
 
@@ -96,12 +123,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
   m.def(
       "norm_factors_cpp(Tensor(a!) out, Tensor statistics, Tensor? statistics2, int groups, Tensor? weight, "
       "Tensor? bias, Tensor? scale, Tensor? shift, float eps) -> ()");
+  m.def("affine_factors_cpp(Tensor(a!) out, Tensor? weight, Tensor? scale, Tensor? shift) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {
   m.impl("channel_statistics_cpp", TORCH_BOX(&channel_statistics));
   m.impl("pixel_norms_cpp", TORCH_BOX(&pixel_norms));
   m.impl("norm_factors_cpp", TORCH_BOX(&norm_factors));
+  m.impl("affine_factors_cpp", TORCH_BOX(&affine_factors));
 }
 
 }  // namespace fastdiff

@@ -207,4 +207,4 @@ class _Recording(Program):
         if plan is None:
             return
         tensors = [a for a in self._last if isinstance(a, Tensor)]
-        told.steps += _steps(plan.live, [*tensors, *self.folded(plan, self._last)])
+        told.steps += _steps(plan.live, [*tensors, *self.packed(plan, self._last)])

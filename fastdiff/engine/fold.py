@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .graphs import Node, output_nodes
+from .graphs import Node, attribute_of, output_nodes
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,8 @@ class Folds:
                 self._value(needed, weights, values)
             args = fx.map_arg(node.args, lambda n: self._value(n, weights, values))
             kwargs = fx.map_arg(node.kwargs, lambda n: self._value(n, weights, values))
-            values[node] = _attribute(node) if node.op == "get_attr" else node.target(*args, **kwargs)
+            values[node] = attribute_of(node) if node.op == "get_attr" else node.target(*args, **kwargs)
         return values[node]
-
-
-def _attribute(node: Node) -> Any:
-    value: Any = node.graph.owning_module
-    for name in str(node.target).split("."):
-        value = getattr(value, name)
-    return value
 
 
 def _may_fold(node: Node, folded: set[Node]) -> bool:
@@ -81,7 +74,7 @@ def _key(node: Node, keys: dict[Node, str]) -> str:
     args = repr(fx.map_arg((node.args, node.kwargs), lambda n: keys[n]))
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     # Two plans may call different constants by the same name; a plan keeps its own alive.
-    constant = id(_attribute(node)) if node.op == "get_attr" else ""
+    constant = id(attribute_of(node)) if node.op == "get_attr" else ""
     return hashlib.sha1(f"{node.op} {target} {node.target} {constant} {args}".encode()).hexdigest()
 
 

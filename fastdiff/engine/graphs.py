@@ -21,6 +21,14 @@ def value_of(node: Node) -> Any:
     return node.meta.get("val")
 
 
+def attribute_of(node: Node) -> Any:
+    """What a node reads from the module of its graph."""
+    value: Any = node.graph.owning_module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    return value
+
+
 def shape_of(node: Node) -> tuple[int, ...]:
     """Sizes of a node's tensor; () for anything else."""
     value = value_of(node)

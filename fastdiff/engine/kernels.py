@@ -1,7 +1,7 @@
 """The operations that the engine puts into a graph, each a function of tensors with a plain meaning.
 
-A graph with these calls can be run at any stage of the pipeline; the tests do. Where an operation can write to memory
-that the plan has set aside, it takes `out`.
+A graph with these calls can be run at any stage of the pipeline; the tests do. Those that a tape (tape.py) can hold
+take `out`, memory in the form of their result.
 """
 
 from __future__ import annotations
@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 
 from fastdiff import ops
-from fastdiff.ops import (
-    channel_statistics,
-    dispatch,
-    group_norm_silu,
-    pixel_norms,
-    rms_norm_silu,
-)
+from fastdiff.ops import dispatch, group_norm_silu, rms_norm_silu
 from fastdiff.ops.attention_inputs import output_like
+from fastdiff.ops.channel_statistics import stretches as stretches_of_map
 from fastdiff.ops.conv1x1 import last
 from fastdiff.ops.conv1x1 import pack as pack_matrix
 from fastdiff.ops.conv1x1 import stretches as stretches_of_pixels
@@ -73,9 +68,12 @@ def norm_silu(
     return rms_norm_silu(x, weight, scale=scale, shift=shift, eps=eps, activate=activate)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """`fastdiff.ops.attention` of q (..., N, D), k (..., M, D) and v (..., M, E): (..., N, E)."""
-    return ops.attention(q, k, v, scale=scale)
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
+    """`fastdiff.ops.attention` of q (..., N, D), k (..., M, D) and v (..., M, E): (..., N, E); with `out` in C++."""
+    if out is None:
+        return ops.attention(q, k, v, scale=scale)
+    torch.ops.fastdiff.attention_cpp.default(out, None, q, k, v, scale)
+    return out
 
 
 def pack_conv3x3(weight: Tensor, algorithm: str) -> Tensor | None:
@@ -100,7 +98,7 @@ def conv3x3(
     stride: int = 1,
     before: int = 1,
     statistics: bool = False,
-    out: Tensor | None = None,
+    out: Any = None,
 ) -> Any:
     """`fastdiff.ops.conv3x3` without its checks.
 
@@ -121,17 +119,20 @@ def conv3x3(
         stride: 1 or 2.
         before: zeros before the first row and column.
         statistics: a pair of the result and its partial statistics is wanted.
-        out: where the result goes.
+        out: where the result goes, or a pair as the result.
 
     Returns:
         (B, Cout, H', W') channels last, or that and (B, P, 3, Cout).
     """
     x, x2 = channels_last(x), None if x2 is None else channels_last(x2)
     residual = None if residual is None else channels_last(residual)
-    out = torch.empty(size, memory_format=_LAST) if out is None else out
     sums = None
-    if statistics:
-        sums = torch.empty((size[0], stretches(algorithm, *size[2:]), 3, size[1]))
+    if out is not None:
+        out, sums = out if statistics else (out, None)
+    else:
+        out = torch.empty(size, memory_format=_LAST)
+        if statistics:
+            sums = torch.empty((size[0], stretches(algorithm, *size[2:]), 3, size[1]))
     torch.ops.fastdiff.conv3x3_cpp.default(
         out,
         sums,
@@ -169,7 +170,7 @@ def conv1x1(
     residual: Tensor | None,
     size: Sequence[int],
     statistics: bool = False,
-    out: Tensor | None = None,
+    out: Any = None,
 ) -> Any:
     """`fastdiff.ops.conv1x1` without its checks.
 
@@ -184,24 +185,32 @@ def conv1x1(
         residual: (B, Cout, ...) or None.
         size: of the result.
         statistics: a pair of the result and its partial statistics is wanted.
-        out: where the result goes.
+        out: where the result goes, or a pair as the result.
 
     Returns:
         (B, Cout, ...) channels last, or that and (B, P, 3, Cout).
     """
     x, x2 = last(x), None if x2 is None else last(x2)
     residual = None if residual is None else last(residual)
-    out = torch.empty((size[0], *size[2:], size[1])).movedim(-1, 1) if out is None else out
-    sums = torch.empty((size[0], stretches_of_pixels(size), 3, size[1])) if statistics else None
+    sums = None
+    if out is not None:
+        out, sums = out if statistics else (out, None)
+    else:
+        out = torch.empty((size[0], *size[2:], size[1])).movedim(-1, 1)
+        sums = torch.empty((size[0], stretches_of_pixels(size), 3, size[1])) if statistics else None
     torch.ops.fastdiff.conv1x1_cpp.default(
         out, sums, x, x2, packed, bias, factors, pixel, activate, None, residual, 1.0
     )
     return (out, sums) if statistics else out
 
 
-def statistics_of(x: Tensor) -> Tensor:
-    """Partial statistics (B, P, 3, C) of a map that no fused convolution made."""
-    return channel_statistics(channels_last(x))
+def statistics_of(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Partial statistics (B, P, 3, C) of a map (B, C, H, W) that no fused convolution made."""
+    batch, channels, height, width = x.shape
+    if out is None:
+        out = torch.empty((batch, stretches_of_map(channels, height * width), 3, channels))
+    torch.ops.fastdiff.channel_statistics_cpp.default(out, channels_last(x))
+    return out
 
 
 def group_factors(
@@ -225,21 +234,27 @@ def group_factors(
 
 
 def channel_factors(
-    batch: int, channels: int, weight: Tensor | None, scale: Tensor | None, shift: Tensor | None
+    batch: int,
+    channels: int,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Factors (B, 2, C) of what follows an RMS norm: weight * (1 + scale) and shift."""
-    factors = torch.zeros((batch, 2, channels))
-    factors[:, 0] = 1.0 if weight is None else weight
-    if scale is not None:
-        factors[:, 0] *= 1.0 + scale
-    if shift is not None:
-        factors[:, 1] = shift
-    return factors
+    out = torch.empty((batch, 2, channels)) if out is None else out
+    torch.ops.fastdiff.affine_factors_cpp.default(
+        out, dense_floats(weight), plain_rows(scale), plain_rows(shift)
+    )
+    return out
 
 
-def pixel_factors(x: Tensor, x2: Tensor | None, eps: float) -> Tensor:
+def pixel_factors(x: Tensor, x2: Tensor | None, eps: float, out: Tensor | None = None) -> Tensor:
     """Factors (B, H, W) of an RMS norm over the channels of one or two maps."""
-    return pixel_norms(channels_last(x), None if x2 is None else channels_last(x2), eps=eps)
+    out = torch.empty((x.shape[0], *x.shape[2:])) if out is None else out
+    x2 = None if x2 is None else channels_last(x2)
+    torch.ops.fastdiff.pixel_norms_cpp.default(out, channels_last(x), x2, eps)
+    return out
 
 
 def pack_conv(
@@ -290,7 +305,13 @@ def packed_linear_add(
 
 
 def linear_attention(
-    q: Tensor, k: Tensor, v: Tensor, memory_k: Tensor | None, memory_v: Tensor | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    memory_k: Tensor | None,
+    memory_v: Tensor | None,
+    scale: float,
+    out: Tensor | None = None,
 ) -> Tensor:
     """`fastdiff.ops.linear_attention` without its checks; rows of memory stand before those of k and v, not joined.
 
@@ -301,11 +322,12 @@ def linear_attention(
         memory_k: (B, heads, L, D) or None.
         memory_v: (B, heads, L, E) or None.
         scale: of the result.
+        out: where it goes.
 
     Returns:
         (B, heads, N, E), in memory as (B, N, heads, E) where q lies so, which is what the product that follows reads.
     """
-    out = output_like(q, v)
+    out = output_like(q, v) if out is None else out
     torch.ops.fastdiff.linear_attention_cpp.default(out, q, k, v, scale, memory_k, memory_v)
     return out
 

@@ -30,6 +30,7 @@ class Plan:
         number: of this plan, unique in the process.
         graph: the whole graph, weights included, as it was matched.
         folds: its weight-only part.
+        moving: positions of its inputs that are no weights.
         live: the part that runs at every call; its inputs are all tensors of the call, then the folded values.
     """
 
@@ -50,6 +51,7 @@ class Plan:
         normalise(self.graph)
         outputs.copied(self.graph, returned)
         inputs = capture.placeholders(traced)
+        self.moving = set(range(len(inputs))).difference(weights)
         match.match(self.graph, [inputs[i] for i in weights], settings)
         self.graph.lint()
         self.folds: Folds = split_folds(self.graph, [inputs[i] for i in weights])

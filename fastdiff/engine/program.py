@@ -5,23 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakSet
 
 import torch
 from torch import Tensor, fx, nn
 
+from fastdiff.ops import extension
+
 from . import capture
+from .buffers import Buffers, Full
 from .live_ops import sdpa_choice
 from .live_plan import LivePlan
 from .plan import Plan
 from .settings import Settings
-from .weights import WeightSets
+from .tape import Tape
+from .tape_writer import write
+from .weights import Packed, WeightSets
 
 log = logging.getLogger("fastdiff.engine")
 _PROGRAMS: WeakSet[Program] = WeakSet()
 #: Plans of one program: a number that changes at every call (a time as a Python float) must not fill the memory.
 MOST_PLANS = 64
+#: What a program keeps between calls for its tapes; where steps need more, calls between them do not count.
+MOST_BYTES = 256 * 2**20
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -42,7 +49,8 @@ class Program:
         self._weights = sorted(static)
         self._inputs = [i for i in range(count) if i not in static]
         self._numbers = capture.number_positions(module)
-        self._lock = Lock()
+        self._lock, self._turn = Lock(), Lock()
+        self.buffers = Buffers(MOST_BYTES)
         self.said: set[str] = set()
         _PROGRAMS.add(self)
 
@@ -55,12 +63,30 @@ class Program:
         plan = self.plans[key] if key in self.plans else self._plan(key, args)
         if plan is None:
             return self.module(*args)
-        return plan([a for a in args if isinstance(a, Tensor)], self.folded(plan, args))
+        tensors, packed = [a for a in args if isinstance(a, Tensor)], self.packed(plan, args)
+        if isinstance(plan, LivePlan) or not self._turn.acquire(blocking=False):
+            return plan(tensors, packed)  # another thread is in this program's buffers: in fresh memory
+        try:
+            return (self._tape(plan, tensors, packed) or plan)(tensors, packed)
+        finally:
+            self._turn.release()
 
-    def folded(self, plan: Plan | LivePlan, args: Sequence[Any]) -> list[Any]:
+    def _tape(self, plan: Plan, tensors: Sequence[Tensor], packed: Packed) -> Tape | Literal[False]:
+        if packed.tape is None:
+            packed.tape = False
+            try:
+                if not extension.MISSING:
+                    packed.tape = write(plan.live, tensors, packed, plan.moving, self.buffers)
+            except Full:
+                log.debug("fastdiff: steps of %d inputs are too large for a tape", len(tensors))
+            except Exception:
+                log.warning("fastdiff: this graph runs step by step, no tape can be written", exc_info=True)
+        return packed.tape
+
+    def packed(self, plan: Plan | LivePlan, args: Sequence[Any]) -> Packed:
         """What a plan has packed from the weights among the arguments; a live plan has packed nothing."""
         if isinstance(plan, LivePlan):
-            return []
+            return Packed()
         return self.weights.constants(plan.number, plan.folds, self.weights_of(args))
 
     def weights_of(self, args: Sequence[Any]) -> list[Tensor]:

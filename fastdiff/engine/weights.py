@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from fastdiff.ops import extension
 
 from .fold import Folds
+from .tape import Tape
 
 _ROW = 37  # columns of the state: csrc/bindings/weights_changed.cpp
 _KEPT = 3  # sets of weights (a network, its average, ...) whose packs a program keeps
@@ -66,23 +67,33 @@ def _sum(weight: Tensor) -> float:
     return float(weight.double().sum())
 
 
+class Packed(list[Any]):
+    """What a plan reads that was packed from one set of weights.
+
+    Attributes:
+        tape: of the plan for these weights; None before it is written, False where there can be none.
+    """
+
+    tape: Tape | Literal[False] | None = None
+
+
 class WeightSet:
     """One set of weights with everything packed from it."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self.watch = _Watch(weights)
         self._values: dict[str, Any] = {}
-        self._constants: dict[int, list[Any]] = {}
+        self._constants: dict[int, Packed] = {}
 
     def forget(self, weights: Sequence[Tensor]) -> None:
         """Drop what was packed: the weights are other ones now."""
         self._values, self._constants = {}, {}
         self.watch.note(weights)
 
-    def constants(self, plan: int, folds: Folds, weights: Sequence[Tensor]) -> list[Any]:
+    def constants(self, plan: int, folds: Folds, weights: Sequence[Tensor]) -> Packed:
         """The folded values of a plan, packed at its first call with these weights."""
         if plan not in self._constants:
-            self._constants[plan] = folds.compute(weights, self._values)
+            self._constants[plan] = Packed(folds.compute(weights, self._values))
         return self._constants[plan]
 
     def nbytes(self) -> int:
@@ -101,7 +112,7 @@ class WeightSets:
         self._recent: WeightSet | None = None
         self._lock = Lock()
 
-    def constants(self, plan: int, folds: Folds, weights: Sequence[Tensor]) -> list[Any]:
+    def constants(self, plan: int, folds: Folds, weights: Sequence[Tensor]) -> Packed:
         """The folded values of a plan for these weights, packed anew if the weights have changed."""
         with self._lock:
             recent = self._recent

@@ -149,6 +149,7 @@ def _shape_class(*, statistics: Statistics, groups: int, **_: Any) -> str:
 
 
 extension.register_fake("norm_factors_cpp")
+extension.register_fake("affine_factors_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),

@@ -1,0 +1,77 @@
+// fastdiff::tape_*: tapes by their numbers, see fastdiff/engine/tape.py.
+#include "tape.h"
+
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "tensors.h"
+
+namespace fastdiff {
+namespace {
+
+struct Tapes {
+  std::mutex mutex;
+  std::map<int64_t, std::shared_ptr<Tape>> by_number;
+  int64_t last = 0;
+
+  std::shared_ptr<Tape> find(int64_t number) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = by_number.find(number);
+    STD_TORCH_CHECK(found != by_number.end(), "tape: there is no tape ", number);
+    return found->second;
+  }
+};
+
+Tapes& tapes() {
+  static Tapes all;
+  return all;
+}
+
+int64_t tape_new() {
+  const std::lock_guard<std::mutex> lock(tapes().mutex);
+  tapes().by_number[++tapes().last] = std::make_shared<Tape>();
+  return tapes().last;
+}
+
+void tape_delete(int64_t number) {
+  const std::lock_guard<std::mutex> lock(tapes().mutex);
+  tapes().by_number.erase(number);
+}
+
+// From here on this thread's calls are written to a tape; 0: they are computed again.
+void tape_open(int64_t number) {
+  open_tape = number == 0 ? nullptr : tapes().find(number).get();
+}
+
+int64_t tape_size(int64_t number) {
+  return static_cast<int64_t>(tapes().find(number)->size());
+}
+
+// Computes calls begin ... end - 1. The tensors that they were written with must still be there.
+void tape_run(int64_t number, int64_t begin, int64_t end) {
+  const std::shared_ptr<Tape> tape = tapes().find(number);
+  STD_TORCH_CHECK(0 <= begin && begin <= end && end <= static_cast<int64_t>(tape->size()),
+                  "tape: the calls must be among its ", tape->size());
+  for (int64_t i = begin; i < end; ++i) (*tape)[i]();
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
+  m.def("tape_new() -> int");
+  m.def("tape_delete(int tape) -> ()");
+  m.def("tape_open(int tape) -> ()");
+  m.def("tape_size(int tape) -> int");
+  m.def("tape_run(int tape, int begin, int end) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(fastdiff, CompositeExplicitAutograd, m) {
+  m.impl("tape_new", TORCH_BOX(&tape_new));
+  m.impl("tape_delete", TORCH_BOX(&tape_delete));
+  m.impl("tape_open", TORCH_BOX(&tape_open));
+  m.impl("tape_size", TORCH_BOX(&tape_size));
+  m.impl("tape_run", TORCH_BOX(&tape_run));
+}
+
+}  // namespace fastdiff
