@@ -36,7 +36,7 @@ def network() -> Any:
 
 
 def pipeline(net: Any, noise: Tensor) -> Candidate:
-    """diffusers' DDIMPipeline from given noise, which it draws by a function that we answer.
+    """diffusers' DDIMPipeline from given noise, which it draws by a function that we answer, where the network is.
 
     The noise of a step follows from the clipped image, as in `fastdiff.solvers`.
     """
@@ -46,13 +46,13 @@ def pipeline(net: Any, noise: Tensor) -> Candidate:
     scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=True, timestep_spacing="leading")
     pipe = DDIMPipeline(net, scheduler)
     pipe.set_progress_bar_config(disable=True)
-    given = noise.clone()
+    given, batch = noise.to(net.device, net.dtype), len(noise)
 
     def run() -> Tensor:
         drawing, pipeline_ddim.randn_tensor = pipeline_ddim.randn_tensor, lambda *_, **__: given
         try:
             images = pipe(
-                batch_size=BATCH, num_inference_steps=STEPS, output_type="np", use_clipped_model_output=True
+                batch_size=batch, num_inference_steps=STEPS, output_type="np", use_clipped_model_output=True
             ).images
         finally:
             pipeline_ddim.randn_tensor = drawing
@@ -61,25 +61,21 @@ def pipeline(net: Any, noise: Tensor) -> Candidate:
     return run
 
 
-def ours(net: nn.Module, noise: Tensor) -> Candidate:
+def ours(net: Any, noise: Tensor, engine: bool = True, **options: Any) -> Candidate:
+    """`fastdiff.sample` from given noise, with the engine or with the network as it is, where that is."""
+
     class Tensors(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = net
 
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return self.net(x, t).sample
+            return self.net(x.to(self.net.dtype), t).sample
 
-    module: nn.Module = Tensors()
-    if hasattr(fastdiff, "compile"):
-        module = fastdiff.compile(module)
-    options: dict[str, Any] = {
-        "shape": SHAPE,
-        "schedule": "linear",
-        "prediction": "eps",
-        "spacing": "leading",
-    }
-    return lambda: fastdiff.sample(module, STEPS, num=BATCH, x_init=noise, **options)
+    inductor = options.pop("inductor", True)
+    module: nn.Module = fastdiff.compile(Tensors(), inductor=inductor) if engine else Tensors()
+    options |= {"shape": SHAPE, "schedule": "linear", "prediction": "eps", "spacing": "leading"}
+    return lambda: fastdiff.sample(module, STEPS, num=len(noise), x_init=noise, device=net.device, **options)
 
 
 class ChannelsLast(nn.Module):

@@ -18,7 +18,9 @@ from benchmarks import clocks, measure
 
 RESULTS = Path(__file__).parent / "results"
 #: Files whose cases know more devices than the CPU.
-ON_GPU = {"bench_attention.py", "bench_norms.py", "bench_solver_step.py", "bench_vq.py"}
+ON_GPU = {
+    *("bench_attention.py", "bench_norms.py", "bench_sampling_gpu.py", "bench_solver_step.py", "bench_vq.py"),
+}
 _DONE: dict[Path, list[measure.Comparison]] = {}
 
 
