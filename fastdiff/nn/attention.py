@@ -35,8 +35,8 @@ class Attention(nn.Module):
         super().__init__()
         if head_dim is None and channels % heads:
             raise ValueError(f"Attention: heads must divide the {channels} channels, got {heads}")
-        self.heads = heads
-        inner = heads * (channels // heads if head_dim is None else head_dim)
+        self.heads, self.head_dim = heads, channels // heads if head_dim is None else head_dim
+        inner = heads * self.head_dim
         self.norm = make_norm(norm, channels, groups, activate=False)
         self.qkv = nn.Conv2d(channels, 3 * inner, 1, bias=False)
         self.project = nn.Conv2d(inner, channels, 1)
@@ -46,7 +46,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) to (B, C, H, W)."""
         b, _, h, w = x.shape
-        rows = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, -1)
+        rows = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, self.head_dim)
         q, k, v = rows.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d) each
         out = attention(q, k, v)
-        return x + self.project(out.transpose(1, 2).reshape(b, h, w, -1).permute(0, 3, 1, 2))
+        return x + self.project(
+            out.transpose(1, 2).reshape(b, h, w, self.heads * self.head_dim).permute(0, 3, 1, 2)
+        )

@@ -44,13 +44,13 @@ class Entrance:
 
     @torch.no_grad()
     def image(self, x_init: Tensor | None, device: torch.device) -> Tensor | None:
-        """Images as states, made on `device`; what has the states' shape is left as it is.
+        """Images as states, made on `device`; what has the states' shape, or is not floating, is left as it is.
 
         Raises:
             ValueError: for a tensor of neither shape.
         """
         space = self.space
-        if space is None or not isinstance(x_init, Tensor):
+        if space is None or not isinstance(x_init, Tensor) or not x_init.is_floating_point():
             return x_init
         shape = tuple(x_init.shape[-3:])
         if shape == space.latent_shape:

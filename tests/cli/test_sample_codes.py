@@ -97,6 +97,15 @@ def test_a_mask_is_of_codes_or_of_pixels(tmp_path: Path, shape: tuple[int, ...])
     mask = torch.zeros(shape)
     mask[..., : shape[-1] // 2] = 1
     assert torch.equal(system.sample(2, known=known, mask=mask), system.sample(2, known=known, mask=half))
+    line = torch.zeros(8, 8)
+    line[3] = 1
+    with pytest.raises(ValueError, match="mask must mark all 2 x 2 pixels of a code at least"):
+        system.sample(2, known=known, mask=line)
+    for image in (known[..., :4], known[0, 0], [1.0]):
+        with pytest.raises(ValueError, match=r"LatentPixelCNN: known must be images \(1, 8, 8\), got"):
+            system.sample(2, known=image, mask=half)
+    with pytest.raises(TypeError, match="x must be floating point, in .* got torch.uint8"):
+        system.sample(2, known=known.to(torch.uint8), mask=half)
     wrong: list[Any] = [torch.ones(3, 3), torch.ones(8), torch.ones(1, 1, 1, 4, 4)]
     for other in wrong:
         with pytest.raises(

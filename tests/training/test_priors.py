@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def test_known_pixels_become_known_latents(shapes: Dataset, vqvae: str, tmp_path
     torch.testing.assert_close(seen, drawn)
     whole = fastdiff.sample(model, 5, num=2, x_init=image, mask=torch.ones(1, 1, 8, 8))
     torch.testing.assert_close(whole, model.net.reconstruct(image))
+    free = fastdiff.sample(model, 5, num=2, x_init=image, mask=torch.zeros(8, 8))
+    torch.testing.assert_close(free, fastdiff.sample(model, 5, num=2))
+    half = fastdiff.sample(model, 5, num=2, x_init=image.half(), mask=mask, solver="ddpm")
+    torch.testing.assert_close(half, seen, atol=0.05, rtol=0)
+    double = fastdiff.sample(copy.deepcopy(model.net).double(), 5, num=2, dtype=torch.float64)
+    torch.testing.assert_close(double.float(), fastdiff.sample(model, 5, num=2), atol=1e-3, rtol=0)
 
 
 def test_what_does_not_fit_is_refused(shapes: Dataset, vqvae: str, tmp_path: Path) -> None:
@@ -72,10 +79,29 @@ def test_what_does_not_fit_is_refused(shapes: Dataset, vqvae: str, tmp_path: Pat
         fastdiff.sample(model, 3, num=1, x_init=image, mask=torch.ones(3, 3))
     with pytest.raises(ValueError, match=r"x_init must be images \(1, 8, 8\) or latents \(4, 4, 4\)"):
         fastdiff.sample(model, 3, num=1, x_init=torch.zeros(1, 9, 9), mask=torch.ones(8, 8))
+    line = torch.zeros(8, 8)
+    line[:, 3] = 1  # one pixel wide, and a latent has two
+    with pytest.raises(
+        ValueError, match="mask must mark all 2 x 2 pixels of a code at least, got only parts"
+    ):
+        fastdiff.sample(model, 3, num=1, x_init=image, mask=line)
+    with pytest.raises(ValueError, match="mask must mark all 2 x 2 pixels"):
+        fastdiff.sample(model, 3, num=2, x_init=image, mask=torch.stack((line, torch.ones(8, 8)))[:, None])
+    with pytest.raises(
+        TypeError, match="x_init must be floating point in the range of the data, got torch.uint8"
+    ):
+        fastdiff.sample(model, 3, num=1, x_init=shapes.images[:1], mask=torch.ones(8, 8))
     with pytest.raises(ValueError, match="labels must be left out"):
         fastdiff.sample(model, 3, num=1, labels=0)
-    with pytest.raises(ValueError, match="target must have 1 or 4 numbers .*, got 3"):
-        LatentBridge(model.net.vqvae.config, {}, target=[0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match="target must have 1 or 4 numbers, got 3"):
+        LatentBridge(model.net.vqvae.config, {"n_channels": 8}, target=[0.0, 1.0, 2.0])
+    with pytest.raises(
+        ValueError, match="image_size must give a multiple of 4 codes across, .* got 5 of 10 pix"
+    ):
+        LatentBridge(model.net.vqvae.config, {"n_channels": 8}, image_size=10)
+    for size in (0, 7):
+        with pytest.raises(ValueError, match=f"image_size must be a positive multiple of 2, got {size}"):
+            LatentBridge(model.net.vqvae.config, {"n_channels": 8}, image_size=size)
     with pytest.raises(ValueError, match="vqvae must be a VQVAE, got a LatentBridge"):
         load_vqvae(str(tmp_path / "run" / "model"), shapes)
     with pytest.raises(ValueError, match="vqvae must name a trained VQ-VAE, got ''"):

@@ -44,12 +44,13 @@ class FSQ(Quantiser):
         fits = bool(levels) and all(isinstance(n, int) and n >= 3 for n in levels)
         check(self, fits, "levels", "hold integers >= 3", levels)
         self.dim, self.num_codes = len(levels), math.prod(levels)
+        check(self, self.num_codes < 2**31, "levels", "have a product below 2^31", levels)
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         steps = [math.prod(levels[:i]) for i in range(len(levels))]
         self.register_buffer("basis", torch.tensor(steps), persistent=False)
 
     def forward(self, z: Tensor) -> Quantised:
-        """Rows z (..., D) to their rounded values; the loss is 0.
+        """Rows z (..., D) to their rounded values; the loss is 0. What is not a number stays so, its index is valid.
 
         Raises:
             TypeError: z is not floating.
@@ -59,7 +60,7 @@ class FSQ(Quantiser):
         bounded = self._bound(in_full(z))
         whole = straight_through(bounded, bounded.round())
         half = self.levels // 2
-        indices = ((whole.detach().long() + half) * self.basis).sum(-1)
+        indices = ((whole.detach().nan_to_num().long() + half) * self.basis).sum(-1)
         counts = indices.flatten().bincount(minlength=self.num_codes)
         return Quantised(whole / half, indices, whole.new_zeros(()), perplexity(counts), usage(counts))
 

@@ -18,6 +18,7 @@ with any solver of `fastdiff.solvers`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +28,22 @@ from torch.nn import functional
 from fastdiff import ops
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import Anchor
-from fastdiff.systems.ou_bridge.process import Process, per_sample, times_of
+from fastdiff.systems.ou_bridge.process import Process
+from fastdiff.systems.ou_bridge.states import (
+    checked_shape,
+    drawn,
+    fitted,
+    noise_of,
+    number_tensor,
+    per_sample,
+    state_of,
+    times_of,
+)
 
 Moments = tuple[Tensor, Tensor]
+
+#: Tables of the process; the first five are in the original's checkpoints (sigma2 is beta).
+_STORED, _DERIVED = ("delta", "beta", "alpha", "alpha_bar", "sigma2"), ("signal", "spread", "removed")
 
 
 class DiffusionBridge(nn.Module):
@@ -45,6 +59,10 @@ class DiffusionBridge(nn.Module):
         shape: of one sample, where `fastdiff.sample` is not to be told it each time.
         compat: do as the published code does: training draws t = 1 ... T - 1 and label t names level t - 1; the step
             back leaves x* out (right for x* = 0 only), adds noise at its last step, too, and stops at t = 1.
+            `fastdiff.sample` takes the steps above all the same.
+
+    States may be half precision: they are taken to float32. So are the tables of the process, whatever the module is
+    cast to; a state dict of another process is refused.
 
     Raises:
         TypeError, ValueError: for an argument that does not fit.
@@ -77,21 +95,43 @@ class DiffusionBridge(nn.Module):
             got = type(denoising_model).__name__
             raise TypeError(f"DiffusionBridge: denoising_model must be callable, got {got}")
         self.denoising_model, self.compat = denoising_model, compat
-        self.process = Process.of(delta_schedule, num_steps, float(theta), float(eta2))
-        self.shape = None if shape is None else tuple(shape)
-        for name in ("delta", "beta", "alpha", "alpha_bar"):
-            self.register_buffer(name, torch.from_numpy(getattr(self.process, name)).float())
-        self.register_buffer("sigma2", self.beta.clone())
-        for name in ("signal", "spread", "removed"):
-            self.register_buffer(
-                name, torch.from_numpy(getattr(self.process, name)).float(), persistent=False
-            )
-        goal = torch.as_tensor(diffusion_target, dtype=torch.float32)
+        strength = {name: float(number_tensor(v, name)) for name, v in (("theta", theta), ("eta2", eta2))}
+        self.process = Process.of(delta_schedule, num_steps, **strength)
+        if compat and num_steps < 2:
+            raise ValueError(f"DiffusionBridge: num_steps must be >= 2 with compat, got {num_steps}")
+        self.shape = None if shape is None else checked_shape(shape)
+        for name in (*_STORED, *_DERIVED):
+            self.register_buffer(name, self._table(name), persistent=name in _STORED)
+        goal = number_tensor(diffusion_target, "diffusion_target").float()
         if not torch.isfinite(goal).all():
             raise ValueError("DiffusionBridge: diffusion_target must be finite, got NaN or infinite values")
         self.register_buffer("target", goal, persistent=goal.ndim > 0)
         if self.shape is not None:
             self._check_target(self.shape)
+
+    def _table(self, name: str) -> Tensor:
+        """A table of the process, (T,) float32 on the host."""
+        values = getattr(self.process, "beta" if name == "sigma2" else name)
+        return torch.from_numpy(values).float()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DiffusionBridge:
+        """Casts leave the tables as they are: 1 - 1e-4 is 1 in half precision."""
+        super()._apply(fn, recurse)
+        for name in (*_STORED, *_DERIVED):
+            self._buffers[name] = self._table(name).to(self.alpha.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Tables of a state dict must be those of this process (up to their dtype), which stay."""
+        errors: list[str] = rest[-1]
+        for name in _STORED:
+            own, given = self._table(name), state_dict.get(prefix + name)
+            if given is None:
+                continue
+            if given.shape != own.shape or not torch.allclose(given.cpu().float(), own, rtol=0.01, atol=1e-6):
+                errors.append(f"DiffusionBridge: {name} must be that of this process, got another to load")
+            state_dict[prefix + name] = own
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     # -- what `fastdiff.sample` asks for --------------------------------------------------------------------------
 
@@ -106,8 +146,18 @@ class DiffusionBridge(nn.Module):
         return Anchor(self.target, self.process.scale)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network's noise of states x (B, ...) at times t (B,), like x."""
-        return self.denoising_model(x, t)
+        """The network's noise of states x (B, ...) at times t (B,), like x.
+
+        Raises:
+            ValueError: when the network returns another shape.
+        """
+        noise = self.denoising_model(x, t)
+        if not isinstance(noise, Tensor) or noise.shape != x.shape:
+            got = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
+            raise ValueError(
+                f"DiffusionBridge: denoising_model must return noise like x, {tuple(x.shape)}, got {got}"
+            )
+        return noise
 
     # -- the process from the data to the target ------------------------------------------------------------------
 
@@ -119,16 +169,17 @@ class DiffusionBridge(nn.Module):
             t: times, one or (B,); with `compat` 1 ... T - 1.
             epsilon: the noise, like x; None draws it from torch's generator.
         """
-        k = self._level(x, t)
-        alpha, sigma = (c[k].to(self._state(x)) for c in (self.signal, self.spread))
-        noise = torch.randn_like(x) if epsilon is None else epsilon
+        x = state_of(x)
+        k, noise = self._level(x, t), noise_of(x, epsilon)
+        alpha, sigma = (c[k].to(x) for c in (self.signal, self.spread))
         return self._goal(x) + ops.add_noise(x - self._goal(x), alpha, sigma, noise=noise)
 
     def posterior_onestep_sample(self, x: Tensor, t: Tensor | int, epsilon: Tensor | None = None) -> Tensor:
         """x_t ~ q(x_t | x_{t-1}) of states x (B, ...); arguments as in `posterior_sample`."""
+        x = state_of(x)
         k, goal = self._level(x, t), self._goal(x)
         mean = goal + per_sample(self.alpha[k].sqrt(), x) * (x - goal)
-        return self._drawn((mean, self.process.scale**2 * per_sample(self.beta[k], x)), epsilon)
+        return drawn(mean, self.process.scale**2 * per_sample(self.beta[k], x), epsilon)
 
     def bridge_posterior(self, x: Tensor, x0: Tensor, t: Tensor | int) -> Moments:
         """Mean (B, ...) and variance (B, 1, ...) of q(x_{t-1} | x_t, x_0); at t = 0 they are x_0 and 0.
@@ -137,6 +188,7 @@ class DiffusionBridge(nn.Module):
                   + sqrt(alpha_t) (1 - abar_{t-1}) / (1 - abar_t) (x_t - x*)
         variance = s^2 beta_t (1 - abar_{t-1}) / (1 - abar_t)
         """
+        x, x0 = state_of(x), fitted(x, x0, "x0")
         columns = torch.from_numpy(self.process.bridge).to(x)[times_of(x, t, self.process.steps, 0)]
         of_x0, of_x, variance = (per_sample(c, x) for c in columns.unbind(1))
         goal = self._goal(x)
@@ -146,18 +198,18 @@ class DiffusionBridge(nn.Module):
 
     def prior_initial_sample(self, shape: Sequence[int], epsilon: Tensor | None = None) -> Tensor:
         """x_T ~ N(x*, s^2) of shape (B, ...)."""
-        like = self.target.new_empty(tuple(shape))
-        return self._drawn(
-            (self._goal(like).expand_as(like), like.new_tensor(self.process.scale**2)), epsilon
-        )
+        empty = state_of(self.target.new_empty(checked_shape(shape)))
+        variance = empty.new_tensor(self.process.scale**2)
+        return drawn(self._goal(empty).expand_as(empty), variance, epsilon)
 
     def prior_onestep_moments(self, x: Tensor, t: Tensor | int, noise: Tensor | None = None) -> Moments:
         """Mean (B, ...) and variance (B, 1, ...) of p(x_{t-1} | x_t) of states x (B, ...) at times t.
 
         `noise` stands for the network's answer, where that is known.
         """
+        x = state_of(x)
         k = times_of(x, t, self.process.steps, 0)
-        eps = self(x, k) if noise is None else noise
+        eps = self(x, k).to(x) if noise is None else noise_of(x, noise)
         goal = torch.zeros_like(self._goal(x)) if self.compat else self._goal(x)
         mean = goal + (x - goal - per_sample(self.removed[k], x) * eps) / per_sample(self.alpha[k].sqrt(), x)
         variance = self.process.scale**2 * per_sample(self.beta[k], x)
@@ -165,7 +217,7 @@ class DiffusionBridge(nn.Module):
 
     def prior_onestep_sample(self, x: Tensor, t: Tensor | int, epsilon: Tensor | None = None) -> Tensor:
         """x_{t-1} ~ p(x_{t-1} | x_t); the step to the data (t = 0) adds no noise."""
-        return self._drawn(self.prior_onestep_moments(x, t), epsilon)
+        return drawn(*self.prior_onestep_moments(x, t), epsilon)
 
     @torch.no_grad()
     def prior_sample(self, shape: Sequence[int]) -> Tensor:
@@ -184,13 +236,18 @@ class DiffusionBridge(nn.Module):
             x: x_0.
             t: (B,) times; None draws them evenly from torch's generator.
             epsilon: the noise, like x; None draws it.
+
+        Raises:
+            TypeError, ValueError: for an argument that does not fit, or no data.
         """
-        first = 1 if self.compat else 0
+        x, first = state_of(x), 1 if self.compat else 0
+        if not x.numel():
+            raise ValueError(f"DiffusionBridge: x must hold data, got {tuple(x.shape)}")
         if t is None:
             t = torch.randint(first, self.process.steps, x.shape[:1], device=x.device)
-        noise = torch.randn_like(x) if epsilon is None else epsilon
+        noise = noise_of(x, epsilon)
         x_t = self.posterior_sample(x, t, noise)
-        return functional.mse_loss(self(x_t, t).float(), noise.to(self._state(x)))
+        return functional.mse_loss(self(x_t, times_of(x, t, self.process.steps, first)).to(x), noise)
 
     # -- arithmetic -------------------------------------------------------------------------------------------------
 
@@ -215,16 +272,14 @@ class DiffusionBridge(nn.Module):
                 f"DiffusionBridge: diffusion_target must broadcast over a sample {shape}, got {got}"
             )
 
-    @staticmethod
-    def _state(x: Tensor) -> torch.dtype:
-        return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-    @staticmethod
-    def _drawn(moments: Moments, epsilon: Tensor | None) -> Tensor:
-        mean, variance = moments
-        return mean + variance.sqrt() * (torch.randn_like(mean) if epsilon is None else epsilon)
-
 
 def betas_to_deltas(betas: np.ndarray | Sequence[float], theta: float = 1.0) -> Tensor:
-    """(T,) step lengths whose beta_t are those given: delta = -log(1 - beta) / (2 theta), float64."""
-    return torch.from_numpy(-np.log1p(-np.asarray(betas, dtype=np.float64)) / (2 * theta))
+    """(T,) step lengths whose beta_t are those given: delta = -log(1 - beta) / (2 theta), float64.
+
+    Raises:
+        ValueError: for betas outside of (0, 1), or theta <= 0.
+    """
+    given = np.asarray(betas, dtype=np.float64)
+    if not ((given > 0) & (given < 1)).all() or not theta > 0:
+        raise ValueError(f"betas_to_deltas: betas must lie in (0, 1) and theta be > 0, got {betas}, {theta}")
+    return torch.from_numpy(-np.log1p(-given) / (2 * theta))

@@ -19,6 +19,7 @@ from fastdiff import rng
 from fastdiff.rng import Stream
 from fastdiff.systems.ou_bridge.bridge import DiffusionBridge
 from fastdiff.systems.ou_bridge.latent import LatentBridge
+from fastdiff.systems.ou_bridge.states import state_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,15 @@ def diffusion_terms(
         x0: The data.
         seeds: (B,) seeds of the noise, one noise per time; 0 ... B - 1 by default.
         times_per_call: Times of one sample that go through the network together.
+
+    Raises:
+        TypeError, ValueError: for an argument that does not fit.
     """
+    x0 = state_of(x0)
+    if seeds is not None and len(seeds) != len(x0):
+        raise ValueError(f"diffusion_terms: seeds must be those of {len(x0)} samples, got {len(seeds)}")
+    if times_per_call < 1:
+        raise ValueError(f"diffusion_terms: times_per_call must be >= 1, got {times_per_call}")
     drawn_by = torch.as_tensor(range(len(x0)) if seeds is None else seeds, dtype=torch.int64)
     weight = torch.from_numpy(bridge.process.loss_weight).to(x0)
     found = x0.new_zeros(len(x0), bridge.process.steps)

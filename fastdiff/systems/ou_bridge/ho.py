@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +16,8 @@ class HoDiffusion(DiffusionBridge):
         denoising_model: as in `DiffusionBridge`.
         delta_schedule: (T,); `betas_to_deltas` makes it of DDPM's betas.
         num_steps: T.
-        **options: shape and compat.
+        shape: as in `DiffusionBridge`.
+        compat: likewise.
     """
 
     theta = 1
@@ -29,7 +29,9 @@ class HoDiffusion(DiffusionBridge):
         denoising_model: Callable[..., Tensor],
         delta_schedule: Tensor | Sequence[float],
         num_steps: int,
-        **options: Any,
+        *,
+        shape: Sequence[int] | None = None,
+        compat: bool = False,
     ) -> None:
         super().__init__(
             denoising_model,
@@ -38,5 +40,6 @@ class HoDiffusion(DiffusionBridge):
             self.theta,
             self.eta2,
             self.diffusion_target,
-            **options,
+            shape=shape,
+            compat=compat,
         )

@@ -59,17 +59,20 @@ class LatentBridge(nn.Module):
             **{"beta_start": beta_start, "beta_end": beta_end, "theta": theta, "eta2": eta2, "target": goal},
         }
         self.vqvae = VQVAE(**vqvae)
-        width, factor = self.vqvae.config["dim_codebook"], self.vqvae.reduction
-        if len(goal) not in (1, width) or image_size % factor:
+        width, side = self.vqvae.config["dim_codebook"], self.vqvae.codes_across(image_size)
+        net = PriorUNet(image_channels=width, **prior)
+        if len(goal) not in (1, width):
+            raise ValueError(f"LatentBridge: target must have 1 or {width} numbers, got {len(goal)}")
+        if side % net.reduction:
             raise ValueError(
-                f"LatentBridge: target must have 1 or {width} numbers and image_size be a multiple of {factor}, "
-                f"got {len(goal)} and {image_size}"
+                f"LatentBridge: image_size must give a multiple of {net.reduction} codes across, which the prior "
+                f"halves, got {side} of {image_size} pixels"
             )
         self.image_shape = (self.vqvae.config["channels"], image_size, image_size)
-        self.shape = self.latent_shape = (width, image_size // factor, image_size // factor)
+        self.shape = self.latent_shape = (width, side, side)
         betas = torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64)
         self.bridge = DiffusionBridge(
-            PriorUNet(image_channels=width, **prior),
+            net,
             betas_to_deltas(betas.numpy(), theta),
             num_steps,
             theta,
@@ -99,12 +102,12 @@ class LatentBridge(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] to z_e (B, D, h, w), not quantised."""
-        self.vqvae.check_images(images)
-        return self.vqvae.encode(images)
+        return self.vqvae.encoded(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, D, h, w) to their nearest codes and those to images (B, C, H, W), clamped to [-1, 1]."""
-        return self.vqvae.decode(self.vqvae.quantise(latents).quantised).clamp(-1.0, 1.0)
+        z_e = latents.to(next(self.vqvae.encode.parameters()).dtype)
+        return self.vqvae.decode(self.vqvae.quantise(z_e).quantised).clamp(-1.0, 1.0)
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """A mask (..., H, W) of known pixels to one of known latents (..., h, w), see `VQVAE.known_codes`."""

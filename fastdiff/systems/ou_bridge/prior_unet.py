@@ -146,10 +146,11 @@ class PriorUNet(nn.Module):
             **{"image_channels": image_channels, "n_channels": n_channels, "n_blocks": n_blocks},
             **{"ch_mults": list(ch_mults), "is_attn": list(is_attn), "compat": compat},
         }
-        if len(ch_mults) != len(is_attn) or min(image_channels, n_channels, n_blocks, *ch_mults) < 1:
+        if not 0 < len(ch_mults) == len(is_attn) or min(image_channels, n_channels, n_blocks, *ch_mults) < 1:
             raise ValueError(
-                f"PriorUNet: sizes must be >= 1 and ch_mults as long as is_attn, got {self.config}"
+                f"PriorUNet: sizes must be >= 1, one at least, and ch_mults as long as is_attn, got {self.config}"
             )
+        self.reduction = 2 ** (len(ch_mults) - 1)
         self.time_emb = PriorTime(4 * n_channels)
         self.image_proj = nn.Conv2d(image_channels, n_channels, 3, padding=1)
         self._build(n_channels, list(ch_mults), list(is_attn), n_blocks, compat)
@@ -181,11 +182,12 @@ class PriorUNet(nn.Module):
         Raises:
             ValueError: for another shape.
         """
-        factor = 2 ** (len(self.config["ch_mults"]) - 1)
-        channels = self.config["image_channels"]
+        channels, factor = self.config["image_channels"], self.reduction
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % factor or x.shape[3] % factor:
             want = f"(B, {channels}, h, w), h and w multiples of {factor}"
             raise ValueError(f"PriorUNet: x must be {want}, got {tuple(x.shape)}")
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"PriorUNet: t must be ({len(x)},), got {tuple(t.shape)}")
         time, h = self.time_emb(t), self.image_proj(x)
         kept = [h]
         for part in self.down:

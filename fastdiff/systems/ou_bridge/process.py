@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fastdiff.systems.ou_bridge.states import number_tensor
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +35,9 @@ class Process:
         Raises:
             ValueError: for numbers out of range, or a schedule of another length than `steps`.
         """
-        lengths = np.asarray(torch.as_tensor(delta).detach().cpu().double())
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"DiffusionBridge: num_steps must be an integer >= 1, got {steps!r}")
+        lengths = number_tensor(delta, "delta_schedule").detach().cpu().numpy()
         if lengths.shape != (steps,):
             raise ValueError(
                 f"DiffusionBridge: delta_schedule must have num_steps = {steps} entries, got {lengths.shape}"
@@ -107,24 +110,3 @@ class Process:
         of_x0 = np.exp(-self.theta * before) * self.beta / left
         of_x = np.sqrt(self.alpha) * left_before / left
         return np.stack([of_x0, of_x, self.scale**2 * self.beta * left_before / left], axis=1)
-
-
-def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) numbers shaped to broadcast over the other axes of `like`, in its dtype."""
-    return values.to(like).reshape(-1, *(1,) * (like.ndim - 1))
-
-
-def times_of(x: Tensor, t: Tensor | int, steps: int, first: int) -> Tensor:
-    """(B,) int64 times of states x (B, ...), all of them first ... steps - 1.
-
-    Raises:
-        ValueError: for times out of range or of another shape.
-    """
-    times = torch.as_tensor(t, device=x.device, dtype=torch.int64)
-    if times.ndim > 1 or (times.ndim == 1 and len(times) not in (1, len(x))):
-        raise ValueError(f"DiffusionBridge: t must be one time or ({len(x)},), got {tuple(times.shape)}")
-    if times.numel() and not first <= int(times.min()) <= int(times.max()) < steps:
-        raise ValueError(
-            f"DiffusionBridge: t must be in {first} ... {steps - 1}, got {int(times.min())} ... {int(times.max())}"
-        )
-    return times.expand(len(x))

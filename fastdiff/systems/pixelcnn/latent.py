@@ -29,7 +29,7 @@ class LatentPixelCNN(nn.Module):
         self.vqvae = VQVAE(**vqvae)
         self.prior = GatedPixelCNN(self.vqvae.config["num_codebook"], **prior)
         self.image_shape = (self.vqvae.config["channels"], image_size, image_size)
-        self.size = (image_size // self.vqvae.reduction,) * 2
+        self.size = (self.vqvae.codes_across(image_size),) * 2
 
     def train(self, mode: bool = True) -> LatentPixelCNN:
         """Training mode of the prior; the VQ-VAE, which is kept as it is, stays in evaluation mode."""
@@ -67,7 +67,7 @@ class LatentPixelCNN(nn.Module):
         Raises:
             ValueError: for an argument that does not fit.
         """
-        self.eval()
+        self.vqvae.eval()
         codes = sample_codes(
             self.prior,
             self.size,
@@ -75,19 +75,26 @@ class LatentPixelCNN(nn.Module):
             labels=labels,
             seed=seed,
             seeds=seeds,
-            known=None if known is None else self.vqvae.indices(known.reshape(-1, *known.shape[-3:])),
+            known=None if known is None else self._codes(known),
             mask=None if mask is None else self._code_mask(mask),
             temperature=temperature,
         )
         return self.vqvae.images(codes).clamp(-1.0, 1.0)
 
+    def _codes(self, known: Tensor) -> Tensor:
+        """The codes (num, h, w) of images (num, C, H, W), or (1, h, w) of one image (C, H, W)."""
+        if not isinstance(known, Tensor) or known.shape[-3:] != self.image_shape:
+            got = tuple(known.shape) if isinstance(known, Tensor) else type(known).__name__
+            raise ValueError(f"LatentPixelCNN: known must be images {self.image_shape}, got {got}")
+        return self.vqvae.indices(known.reshape(-1, *self.image_shape))
+
     def _code_mask(self, mask: Tensor) -> Tensor:
         """A mask of pixels or codes as (h, w) or (num, h, w) of codes."""
-        size = tuple(mask.shape[-2:])
-        if mask.ndim not in (2, 3, 4) or size not in (self.size, self.image_shape[1:]):
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else ()
+        size = shape[-2:]
+        if len(shape) not in (2, 3, 4) or size not in (self.size, self.image_shape[1:]):
             raise ValueError(
-                f"LatentPixelCNN: mask must be {self.image_shape[1:]} pixels or {self.size} codes, "
-                f"got {tuple(mask.shape)}"
+                f"LatentPixelCNN: mask must be {self.image_shape[1:]} pixels or {self.size} codes, got {shape}"
             )
         flat = mask.amin(1) if mask.ndim == 4 else mask
         return flat if size == self.size else self.vqvae.known_codes(flat)

@@ -117,7 +117,11 @@ class GatedPixelCNN(nn.Module):
         """Refuse codes and labels that do not fit, with a ValueError."""
         whole = codes.dtype == torch.int64 and codes.ndim == 3
         count, classes = self.config["input_dim"], self.config["n_classes"]
-        if not whole or (codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < count):
+        if (
+            not whole
+            or 0 in codes.shape[1:]
+            or (codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < count)
+        ):
             got = f"{codes.dtype} {tuple(codes.shape)}"
             raise ValueError(f"GatedPixelCNN: codes must be (B, H, W) int64 in 0 ... {count - 1}, got {got}")
         if (labels is not None) != bool(classes):
@@ -125,7 +129,11 @@ class GatedPixelCNN(nn.Module):
                 f"({len(codes)},) int64 in 0 ... {classes - 1}" if classes else "None, there are no classes"
             )
             raise ValueError(f"GatedPixelCNN: labels must be {want}, got {labels}")
-        if labels is not None and (labels.shape != codes.shape[:1] or labels.dtype != torch.int64):
-            raise ValueError(
-                f"GatedPixelCNN: labels must be ({len(codes)},) int64, got {labels.dtype} {tuple(labels.shape)}"
-            )
+        if labels is None:
+            return
+        if not isinstance(labels, Tensor) or labels.shape != codes.shape[:1] or labels.dtype != torch.int64:
+            got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)
+            raise ValueError(f"GatedPixelCNN: labels must be ({len(codes)},) int64, got {got}")
+        low, high = (int(v) for v in labels.aminmax()) if labels.numel() else (0, 0)
+        if not 0 <= low <= high < classes:
+            raise ValueError(f"GatedPixelCNN: labels must lie in 0 ... {classes - 1}, got {low} ... {high}")

@@ -84,8 +84,12 @@ def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _sized(size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size):
-        raise ValueError(f"sample_codes: size must be (H, W), both >= 1, got {tuple(size)}")
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size)
+    ):
+        raise ValueError(f"sample_codes: size must be (H, W), both >= 1, got {size}")
     return size[0], size[1]
 
 
@@ -95,9 +99,14 @@ def _known(codes: Tensor, known: Tensor | None, mask: Tensor | None) -> Tensor:
         return torch.zeros_like(codes, dtype=torch.bool)
     if known is None or mask is None:
         raise ValueError("sample_codes: known and mask must be given together, got one of them")
+    size = tuple(codes.shape[1:])
     for name, value in (("known", known), ("mask", mask)):
-        if value.ndim < 2 or value.shape[-2:] != codes.shape[1:] or value.ndim > 3:
-            raise ValueError(f"sample_codes: {name} must fit {tuple(codes.shape)}, got {tuple(value.shape)}")
+        shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+        if shape not in (size, (1, *size), (len(codes), *size)):
+            got = shape if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"sample_codes: {name} must fit {tuple(codes.shape)}, got {got}")
+    if known.is_floating_point() or known.is_complex():
+        raise ValueError(f"sample_codes: known must be whole numbers, got {known.dtype}")
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise ValueError("sample_codes: mask must be 0 or 1 everywhere, got other values")
     fixed = (mask != 0).to(codes.device).expand_as(codes)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from fastdiff.nn.codebook import Quantised, Quantiser, make_codebook
 from fastdiff.systems.vqvae import gelu_levels, group_norm_levels
 from fastdiff.systems.vqvae.gelu_levels import GELU_BLOCKS
-from fastdiff.systems.vqvae.vqvae import Reconstruction
+from fastdiff.systems.vqvae.vqvae import Reconstruction, check_images
 
 BLOCKS = ("group_norm", *GELU_BLOCKS)
 
@@ -175,11 +175,16 @@ class HierarchicalVQVAE(nn.Module):
         """The images (B, C, H, W) of the codes (B, D, h, w) of all levels, coarsest first.
 
         Raises:
-            ValueError: for another number of levels.
+            ValueError: for another number of levels, or a level that is not twice as large as the one before.
         """
         if len(codes) != len(self.levels):
             raise ValueError(
                 f"HierarchicalVQVAE: codes must be those of {len(self.levels)} levels, got {len(codes)}"
+            )
+        (batch, dim, height, width), shapes = codes[0].shape, [tuple(code.shape) for code in codes]
+        if shapes != [(batch, dim, height << i, width << i) for i in range(len(codes))]:
+            raise ValueError(
+                f"HierarchicalVQVAE: codes must double in height and width from level to level, got {shapes}"
             )
         return self._decoded(0, list(codes))
 
@@ -201,10 +206,7 @@ class HierarchicalVQVAE(nn.Module):
     # -- checks -------------------------------------------------------------------------------------------------
 
     def _check(self, x: Tensor) -> None:
-        channels, factor = self.config["channels"], 2 ** len(self.levels)
-        if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % factor or x.shape[3] % factor:
-            expected = f"(B, {channels}, H, W), H and W multiples of {factor}"
-            raise ValueError(f"HierarchicalVQVAE: x must be {expected}, got {tuple(x.shape)}")
+        check_images("HierarchicalVQVAE", x, self.config["channels"], 2 ** len(self.levels))
 
     def _check_config(self) -> None:
         c = self.config

@@ -106,9 +106,25 @@ class VQVAE(nn.Module):
         found = self.codebook(z_e.permute(0, 2, 3, 1))
         return found._replace(quantised=found.quantised.permute(0, 3, 1, 2))
 
+    def encoded(self, x: Tensor) -> Tensor:
+        """Encoder outputs z_e (B, D, h, w), not quantised, of images (B, C, H, W), which may have another dtype.
+
+        Raises:
+            TypeError, ValueError: for what are no images for this network.
+        """
+        self.check_images(x)
+        return self.encode(x.to(next(self.encode.parameters()).dtype))
+
     def lookup(self, indices: Tensor) -> Tensor:
-        """Codes (B, D, h, w) of indices (B, h, w)."""
-        return self.codebook.lookup(indices).permute(0, 3, 1, 2)
+        """Codes (B, D, h, w) of indices (B, h, w), (B, h, w, S) for codebooks made of S.
+
+        Raises:
+            ValueError: for another shape, or indices outside [0, K).
+        """
+        codes = self.codebook.lookup(indices)
+        if codes.dim() != 4:
+            raise ValueError(f"VQVAE: indices must be those of maps, (B, h, w), got {tuple(indices.shape)}")
+        return codes.permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Reconstruction:
         """Reconstruct images.
@@ -117,41 +133,58 @@ class VQVAE(nn.Module):
             x: (B, C, H, W), height and width multiples of `reduction`.
 
         Raises:
+            TypeError: for what is no floating tensor.
             ValueError: for another shape.
         """
-        self.check_images(x)
-        codes = self.quantise(self.encode(x))
+        codes = self.quantise(self.encoded(x))
         images = self.decode(codes.quantised)
         return Reconstruction(
             images, codes.quantised, codes.indices, codes.loss, codes.perplexity, codes.usage
         )
 
     def check_images(self, x: Tensor) -> None:
-        """Refuse images of other channels, or of sizes that are no multiples of `reduction`, with a ValueError."""
-        channels, factor = self.config["channels"], self.reduction
-        fits = x.dim() == 4 and x.shape[1] == channels and not (x.shape[2] % factor or x.shape[3] % factor)
-        if not fits:
-            expected = f"(B, {channels}, H, W), H and W multiples of {factor}"
-            raise ValueError(f"VQVAE: x must be {expected}, got {tuple(x.shape)}")
+        """Refuse what are no images for this network, see `check_images`."""
+        check_images("VQVAE", x, self.config["channels"], self.reduction)
+
+    def codes_across(self, image_size: int) -> int:
+        """How many codes stand side by side for images of `image_size` pixels.
+
+        Raises:
+            ValueError: for a size that is no positive multiple of `reduction`.
+        """
+        if image_size < 1 or image_size % self.reduction:
+            raise ValueError(
+                f"VQVAE: image_size must be a positive multiple of {self.reduction}, got {image_size}"
+            )
+        return image_size // self.reduction
 
     def known_codes(self, mask: Tensor) -> Tensor:
         """A mask (..., H, W) of pixels, 1 where known, to one of codes (..., h, w): the least known pixel counts.
 
         Only the `reduction` x `reduction` pixels under a code count. The encoder sees some further ones, so codes at
         the border of a known region depend a little on pixels beyond it.
+
+        Raises:
+            ValueError: for sizes that are no multiples of `reduction`, or when some pixels of a map are known, but
+                of no code all of them: nothing of what is known would be kept.
         """
         side = self.reduction
         if mask.dim() < 2 or mask.shape[-2] % side or mask.shape[-1] % side:
             raise ValueError(
                 f"VQVAE: mask must be (..., H, W) of multiples of {side}, got {tuple(mask.shape)}"
             )
-        return reduce(mask.float(), "... (h i) (w j) -> ... h w", "min", i=side, j=side)
+        codes = reduce(mask.float(), "... (h i) (w j) -> ... h w", "min", i=side, j=side)
+        some = (mask > 0).any(-1).any(-1)
+        if bool((some & ~(codes > 0).any(-1).any(-1)).any()):
+            raise ValueError(
+                f"VQVAE: mask must mark all {side} x {side} pixels of a code at least, got only parts of codes"
+            )
+        return codes
 
     @torch.no_grad()
     def indices(self, x: Tensor) -> Tensor:
         """The indices (B, h, w) of images x (B, C, H, W)."""
-        self.check_images(x)
-        return self.quantise(self.encode(x)).indices
+        return self.quantise(self.encoded(x)).indices
 
     @torch.no_grad()
     def images(self, indices: Tensor) -> Tensor:
@@ -187,6 +220,22 @@ class MiniImagenetVQVAE(VQVAE):
 
     def __init__(self, num_codebook: int, dim_codebook: int, codebook_flavor: str = "classic") -> None:
         super().__init__(num_codebook, dim_codebook, shape="mini_imagenet", codebook_flavor=codebook_flavor)
+
+
+def check_images(place: str, x: Tensor, channels: int, factor: int) -> None:
+    """Refuse what are no images (B, channels, H, W) with sides that are multiples of `factor`.
+
+    Raises:
+        TypeError: for what is no floating tensor.
+        ValueError: for another shape.
+    """
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{place}: x must be floating point, in [-1, 1], got {got}")
+    sides = x.shape[2:]
+    if x.dim() != 4 or x.shape[1] != channels or any(n < 1 or n % factor for n in sides):
+        expected = f"(B, {channels}, H, W), H and W multiples of {factor}"
+        raise ValueError(f"{place}: x must be {expected}, got {tuple(x.shape)}")
 
 
 def reconstruction_loss(out: Reconstruction, x: Tensor) -> Tensor:

@@ -204,3 +204,11 @@ def test_wrong_input(make: object, message: str) -> None:
 def test_rows_in_double_precision_are_refused_in_training_too():
     with pytest.raises(ValueError, match="GumbelCodebook: z must be torch.float32"):
         GumbelCodebook(4, 8).train()(torch.randn(3, 8, dtype=torch.float64))
+
+
+def test_fsq_keeps_what_is_not_a_number_and_refuses_too_many_codes() -> None:
+    out = FSQ((3, 4))(torch.tensor([[float("nan"), 0.0], [1.0, 1.0]]))
+    assert out.quantised.isnan().tolist() == [[True, False], [False, False]]
+    assert ((out.indices >= 0) & (out.indices < 12)).all()
+    with pytest.raises(ValueError, match=r"levels must have a product below 2\^31"):
+        FSQ([8] * 30)

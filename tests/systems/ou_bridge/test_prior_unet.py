@@ -53,5 +53,9 @@ def test_wrong_shapes_are_named() -> None:
         ValueError, match=r"x must be \(B, 4, h, w\), h and w multiples of 2, got \(1, 4, 7, 8\)"
     ):
         small()(torch.zeros(1, 4, 7, 8), torch.tensor([0]))
-    with pytest.raises(ValueError, match="ch_mults as long as is_attn"):
-        PriorUNet(ch_mults=(1, 2), is_attn=(True,))
+    for times in (torch.tensor([0, 1, 2]), torch.tensor(0)):
+        with pytest.raises(ValueError, match=r"t must be \(1,\), got"):
+            small()(torch.zeros(1, 4, 8, 8), times)
+    for mults in ((1, 2), ()):
+        with pytest.raises(ValueError, match="ch_mults as long as is_attn"):
+            PriorUNet(ch_mults=mults, is_attn=(True,) * (len(mults) // 2))

@@ -111,6 +111,25 @@ def test_a_small_net_learns_a_rule() -> None:
             {"mask": torch.full((3, 3), 0.5), "known": torch.zeros(3, 3, dtype=torch.int64)},
             "mask must be 0 or 1 everywhere",
         ),
+        ({"size": 3}, r"size must be \(H, W\), both >= 1, got 3"),
+        ({"labels": torch.tensor([0, 3])}, r"labels must lie in 0 \.\.\. 2, got 0 \.\.\. 3"),
+        ({"labels": [0, 1]}, r"labels must be \(2,\) int64, got \[0, 1\]"),
+        (
+            {"mask": torch.ones(3, 3), "known": torch.ones(3, 3)},
+            "known must be whole numbers, got torch.float32",
+        ),
+        (
+            {"mask": torch.ones(5, 3, 3), "known": torch.zeros(3, 3, dtype=torch.int64)},
+            r"mask must fit \(2, 3, 3\), got \(5, 3, 3\)",
+        ),
+        (
+            {"mask": torch.ones(3, 3), "known": torch.zeros(5, 3, 3, dtype=torch.int64)},
+            r"known must fit \(2, 3, 3\), got \(5, 3, 3\)",
+        ),
+        (
+            {"mask": [1], "known": torch.zeros(3, 3, dtype=torch.int64)},
+            r"mask must fit \(2, 3, 3\), got list",
+        ),
         ({"mask": torch.ones(3, 3), "known": torch.full((3, 3), 11)}, r"codes must be .* in 0 \.\.\. 10"),
     ],
 )

@@ -120,10 +120,22 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         made(**options)
 
 
+def test_no_images() -> None:
+    net = made(attention_levels=(1,)).eval()
+    assert net(torch.zeros(0, 1, 16, 16)).images.shape == (0, 1, 16, 16)
+
+
 def test_wrong_input() -> None:
     net = made()
     for x in (torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 12, 8), torch.zeros(1, 8, 8)):
         with pytest.raises(ValueError, match=r"x must be \(B, 1, H, W\), H and W multiples of 8, got"):
             net(x)
+    with pytest.raises(TypeError, match="HierarchicalVQVAE: x must be floating point, .* got torch.uint8"):
+        net(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    for sides in ((8, 4, 2), (2, 4, 4), (2, 2, 2)):
+        with pytest.raises(
+            ValueError, match="codes must double in height and width from level to level, got"
+        ):
+            net.images([torch.zeros(1, n, n, dtype=torch.int64) for n in sides])
     with pytest.raises(ValueError, match="codes must be those of 3 levels, got 2"):
         net.decode([torch.zeros(1, 4, 2, 2)] * 2)

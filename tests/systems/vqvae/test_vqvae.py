@@ -80,11 +80,38 @@ def test_training_learns_two_kinds_of_image() -> None:
     assert losses[-1] < 0.1 * losses[0]
 
 
+def test_other_dtypes_of_images_and_no_images() -> None:
+    torch.manual_seed(0)
+    vqvae, x = VQVAE(8, 4).eval(), torch.rand(2, 3, 8, 8) * 2 - 1
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        again = vqvae(x.to(dtype)).images
+        torch.testing.assert_close(again, vqvae(x.to(dtype).float()).images)
+    assert vqvae(x[:0]).images.shape == (0, 3, 8, 8)
+
+
+def test_pixels_known_in_part_are_not_known_but_some_code_must_be() -> None:
+    vqvae, mask = VQVAE(8, 4), torch.zeros(2, 8, 8)
+    assert vqvae.known_codes(mask).eq(0).all()
+    mask[:, :, :3] = 1
+    assert vqvae.known_codes(mask)[0].tolist() == [[1.0, 0.0, 0.0, 0.0]] * 4
+    mask[1] = 0
+    mask[1, :, 3] = 1
+    with pytest.raises(ValueError, match="mask must mark all 2 x 2 pixels of a code at least"):
+        vqvae.known_codes(mask)
+
+
 def test_wrong_input() -> None:
     vqvae = VQVAE(8, 4)
     for x in (torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 7, 8), torch.zeros(3, 8, 8)):
         with pytest.raises(ValueError, match=r"VQVAE: x must be \(B, 3, H, W\), H and W multiples of 2, got"):
             vqvae(x)
+    with pytest.raises(ValueError, match="VQVAE: x must be"):
+        vqvae(torch.zeros(2, 3, 0, 8))
+    for x, got in ((torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "torch.uint8"), ([1.0], "list")):
+        with pytest.raises(TypeError, match=f"VQVAE: x must be floating point, in .*, got {got}"):
+            vqvae.indices(x)
+    with pytest.raises(ValueError, match=r"indices must be those of maps, \(B, h, w\), got \(2, 2\)"):
+        vqvae.images(torch.zeros(2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"VQVAE: z_e must be \(B, 4, h, w\), got \(1, 5, 2, 2\)"):
         vqvae.quantise(torch.zeros(1, 5, 2, 2))
     with pytest.raises(ValueError, match="VQVAE: shape must be one of cifar, mini_imagenet, got 'mnist'"):
