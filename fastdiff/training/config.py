@@ -175,9 +175,9 @@ class TrainConfig(RunConfig):
         check_prediction(self.prediction, "TrainConfig", PLAIN)
 
 
-#: Options that may differ between a run and its continuation.
+#: Options that may differ between a run and its continuation; what `data` and `vqvae` name is compared itself.
 FREE = (
-    *("out", "data", "device", "compile", "resume", "progress", "tensorboard"),
+    *("out", "data", "vqvae", "device", "compile", "resume", "progress", "tensorboard"),
     *("log_every", "checkpoint_every", "sample_every", "keep", "steps", "store"),
 )
 

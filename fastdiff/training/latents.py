@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastdiff import systems
 from fastdiff.systems.vqvae import VQVAE
@@ -27,6 +29,15 @@ def load_vqvae(name: str, data: Dataset) -> VQVAE:
             f"for the VQ-VAE {name}, got {tuple(data.images.shape[1:])}"
         )
     return found
+
+
+def weights_digest(net: nn.Module) -> str:
+    """A checksum of the names, shapes and values of all weights and buffers of a network."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

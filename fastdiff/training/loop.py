@@ -171,6 +171,7 @@ class Trainer:
         return {
             "config": self.config.to_dict(),
             "data": self.facts,
+            "origin": self.task.origin,
             "ema_updates": self.ema.updates,
             "scaler": self.precision.state(),
             "class_names": list(self.data.class_names),
@@ -195,6 +196,11 @@ class Trainer:
         check_same_run(meta["config"], self.config)
         if meta["data"] != self.facts:
             raise ValueError(f"train: data must be the images the run in {self.config.out} was started with")
+        if meta.get("origin", {}) != self.task.origin:
+            told = ", ".join(self.task.origin)
+            raise ValueError(
+                f"train: {told} must be what the run in {self.config.out} was started with, got another"
+            )
         self.net.load_state_dict(part_of(tensors, "model/"))
         self.ema.net.load_state_dict(part_of(tensors, "ema/"))
         load_optimizer_tensors(self.optimizer, self.net, part_of(tensors, "optimizer/"))

@@ -27,7 +27,7 @@ from fastdiff.training.batches import ImageBatches
 from fastdiff.training.config import RunConfig
 from fastdiff.training.datasets import Dataset
 from fastdiff.training.export import run_facts
-from fastdiff.training.latents import latent_moments, load_vqvae
+from fastdiff.training.latents import latent_moments, load_vqvae, weights_digest
 from fastdiff.training.preview import write_images
 from fastdiff.training.processes import Processes
 from fastdiff.training.task import Task, Trained, seeded
@@ -109,6 +109,7 @@ class OUBridgeTask(Task):
     def network(self) -> nn.Module:
         """A system around the trained VQ-VAE, its target and scale those of the data's latents."""
         c, vqvae = self.config, load_vqvae(self.config.vqvae, self.data)
+        self.origin = {"vqvae": weights_digest(vqvae)}
         target, variance = latent_moments(vqvae, self.data)
         system = seeded(
             lambda: LatentBridge(

@@ -14,7 +14,7 @@ from fastdiff.training.batches import ImageBatches
 from fastdiff.training.config import RunConfig
 from fastdiff.training.datasets import Dataset
 from fastdiff.training.export import run_facts
-from fastdiff.training.latents import load_vqvae
+from fastdiff.training.latents import load_vqvae, weights_digest
 from fastdiff.training.preview import write_images
 from fastdiff.training.processes import Processes
 from fastdiff.training.task import Task, Trained, seeded
@@ -72,6 +72,7 @@ class PixelCNNTask(Task):
             ValueError: for classes that the data does not have.
         """
         classes, vqvae = self.config.network.n_classes, load_vqvae(self.config.vqvae, self.data)
+        self.origin = {"vqvae": weights_digest(vqvae)}
         if classes not in (0, self.data.num_classes):
             raise ValueError(f"train: n_classes must be 0 or {self.data.num_classes}, got {classes}")
         options = self.config.to_dict()["network"]

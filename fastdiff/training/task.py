@@ -34,10 +34,15 @@ class Task(ABC):
         config: the run.
         data: the images.
         processes: this process among the others.
+
+    Attributes:
+        origin: checksums of trained parts that `network` read, by the option that names them; a run goes on from the
+            same ones only, wherever they lie by then.
     """
 
     def __init__(self, config: RunConfig, data: Dataset, processes: Processes) -> None:
         self.data, self.processes = data, processes
+        self.origin: dict[str, str] = {}
 
     @abstractmethod
     def network(self) -> nn.Module:

@@ -14,9 +14,11 @@ from fastdiff import systems
 from fastdiff.systems.ou_bridge import LatentBridge
 from fastdiff.systems.vqvae import VQVAE
 from fastdiff.training import Dataset, train
+from fastdiff.training.config import RunConfig
 from fastdiff.training.latents import images, latent_moments, load_vqvae
 from fastdiff.training.ou_bridge import OUBridgeConfig, OUBridgeTask, PriorNetwork, irregularity
 from fastdiff.training.pixelcnn import PixelCNNConfig, PixelCNNNetwork, PixelCNNTask
+from fastdiff.training.task import Task
 
 RUN: dict[str, Any] = {
     **{"data": "shapes", "steps": 6, "batch_size": 8, "warmup": 2, "checkpoint_every": 3, "log_every": 3},
@@ -115,13 +117,51 @@ def _trained(shapes: Dataset, vqvae: str, tmp_path: Path, **options: Any) -> Pat
     return tmp_path / "run" / "model"
 
 
-def test_a_stopped_bridge_goes_on_to_the_same_bits(shapes: Dataset, vqvae: str, tmp_path: Path) -> None:
-    whole = train(bridge_config(vqvae, tmp_path / "a", lr_schedule="constant"), shapes, OUBridgeTask)
-    options: dict[str, Any] = {"lr_schedule": "constant"}
-    train(bridge_config(vqvae, tmp_path / "b", steps=3, **options), shapes, OUBridgeTask)
-    rest = train(bridge_config(vqvae, tmp_path / "b", resume=True, **options), shapes, OUBridgeTask)
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_stopped_bridge_goes_on_to_the_same_bits_in_other_folders(
+    shapes: Dataset, tmp_path: Path, joint: bool
+) -> None:
+    """Also where the run and its VQ-VAE were moved meanwhile; jointly, the VQ-VAE is one whose dead codes revive."""
+    torch.manual_seed(0)
+    flavor: dict[str, Any] = {"codebook_flavor": "ema", "codebook_options": {"revive": 0.5}}
+    vqvae = systems.save(VQVAE(8, 4, channels=1, **flavor).eval(), tmp_path / "vqvae")
+    options: dict[str, Any] = {"lr_schedule": "constant", "joint": joint}
+    whole = train(bridge_config(str(vqvae), tmp_path / "a", **options), shapes, OUBridgeTask)
+    train(bridge_config(str(vqvae), tmp_path / "b", steps=3, **options), shapes, OUBridgeTask)
+    (tmp_path / "away").mkdir()
+    moved, out = vqvae.rename(tmp_path / "away" / "v"), (tmp_path / "b").rename(tmp_path / "away" / "run")
+    rest = train(bridge_config(str(moved), out, resume=True, **options), shapes, OUBridgeTask)
     first, second = whole.state_dict(), rest.state_dict()
+    assert whole.config == rest.config
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    with pytest.raises(ValueError, match=f"got '{vqvae}'"):
+        train(bridge_config(str(vqvae), out, resume=True, **options), shapes, OUBridgeTask)
+
+
+@pytest.mark.parametrize("task", [OUBridgeTask, PixelCNNTask])
+def test_a_run_does_not_go_on_over_another_vqvae(
+    shapes: Dataset, vqvae: str, tmp_path: Path, task: type[Task]
+) -> None:
+    """Target and scale of a bridge are those of the first VQ-VAE's latents."""
+
+    def run(**options: Any) -> RunConfig:
+        if task is OUBridgeTask:
+            return bridge_config(vqvae, tmp_path / "run", lr_schedule="constant", **options)
+        network = PixelCNNNetwork(dim=8, n_layers=2)
+        return PixelCNNConfig(
+            out=str(tmp_path / "run"),
+            vqvae=vqvae,
+            network=network,
+            **{**RUN, "lr_schedule": "constant", **options},
+        )
+
+    train(run(steps=3), shapes, task)
+    torch.manual_seed(1)
+    systems.save(VQVAE(8, 4, channels=1).eval(), vqvae)
+    with pytest.raises(
+        ValueError, match="train: vqvae must be what the run in .* was started with, got another"
+    ):
+        train(run(resume=True), shapes, task)
 
 
 def test_joint_training_moves_the_encoder_by_every_part(shapes: Dataset, vqvae: str, tmp_path: Path) -> None:
