@@ -1,11 +1,12 @@
 """Two measurements of the same cases: how much slower or faster is the newer one, and is that more than noise?
 
     python -m benchmarks.compare OLD.json NEW.json [--threshold 1.05]
-    python -m benchmarks.compare --commits main HEAD [--select bench_vq.py] [--rounds 2]
+    python -m benchmarks.compare --commits main HEAD [--select bench_vq.py] [--only sums] [--rounds 2]
 
 A case is slower when the ratio of its times is above the threshold and the spreads (10th to 90th percentile) do not
 meet. Where both files hold the same rivals, our time is first divided by theirs, so that a machine that was slower on
-that day does not count. Exit status: 0 nothing is slower, 1 something is, 2 nothing could be compared.
+that day does not count. Exit status: 0 nothing is slower, 1 something is, 2 nothing could be compared, or a
+commit could not be measured. Commits are checked out and built in a folder of their own; yours is not touched.
 """
 
 from __future__ import annotations
@@ -89,18 +90,22 @@ def _git(*arguments: str) -> None:
     subprocess.run(["git", "-C", str(ROOT), *arguments], check=True, capture_output=True)
 
 
-def measured(commit: str, select: str, folder: Path) -> dict[str, Any]:
-    """What a commit's own benchmarks say, run from a worktree built in place."""
-    if not folder.exists():
-        _git("worktree", "add", "--detach", str(folder), commit)
-        subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=folder, check=True)
+def checked_out(commit: str, folder: Path) -> Path:
+    """A worktree of the commit, built in place, without the results that it keeps."""
+    _git("worktree", "add", "--detach", str(folder), commit)
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=folder, check=True)
+    for path in (folder / "benchmarks" / "results").glob("*.json"):
+        path.unlink()
+    return folder
+
+
+def measured(folder: Path, select: str, only: str = "") -> dict[str, Any]:
+    """What a commit's own benchmarks say."""
     command = [sys.executable, "-m", "pytest", f"benchmarks/{select}", "--benchmark-only", "-q"]
-    results = folder / "benchmarks" / "results"
-    before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+    command += ["-k", only] if only else []
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, check=True)
-    fresh = [path for path in results.glob("*.json") if path.stat().st_mtime_ns != before.get(path)]
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in fresh]
-    return joined(kept)
+    found = (folder / "benchmarks" / "results").glob("*.json")
+    return joined([json.loads(path.read_text(encoding="utf-8")) for path in found])
 
 
 def joined(kept: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,20 +121,29 @@ def joined(kept: list[dict[str, Any]]) -> dict[str, Any]:
     return {"machine": kept[0]["machine"] if kept else {}, "comparisons": middle}
 
 
-def of_commits(old: str, new: str, select: str, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both commits, measured in turns."""
-    with tempfile.TemporaryDirectory() as folder:
-        trees = {commit: Path(folder) / str(k) for k, commit in enumerate((old, new))}
-        told: dict[str, list[dict[str, Any]]] = {commit: [] for commit in trees}
+def of_commits(
+    commits: tuple[str, str], select: str, rounds: int, only: str = ""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both commits, measured in turns.
+
+    Raises:
+        subprocess.CalledProcessError: a commit is not known, cannot be built, or a case of it fails.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folders = [Path(place) / str(k) for k in range(len(commits))]
+        runs: list[list[dict[str, Any]]] = [[] for _ in commits]
         try:
+            for commit, folder in zip(commits, folders, strict=True):
+                checked_out(commit, folder)
             for _ in range(rounds):
-                for commit, tree in trees.items():
-                    told[commit].append(measured(commit, select, tree))
+                for own, folder in zip(runs, folders, strict=True):
+                    own.append(measured(folder, select, only))
         finally:
-            for tree in trees.values():
-                if tree.exists():
-                    _git("worktree", "remove", "--force", str(tree))
-        return joined(told[old]), joined(told[new])
+            for folder in folders:
+                if folder.exists():
+                    _git("worktree", "remove", "--force", str(folder))
+    old, new = map(joined, runs)
+    return old, new
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,10 +153,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, default=1.05, help="slower than so many times is too slow")
     parser.add_argument("--commits", action="store_true", help="OLD and NEW are commits, not files")
     parser.add_argument("--select", default="", help="with --commits: the file of benchmarks/ to run")
+    parser.add_argument("--only", default="", help="with --commits: the cases to run, as pytest's -k")
     parser.add_argument("--rounds", type=int, default=2, help="with --commits: how often each is measured")
     options = parser.parse_args(arguments)
     if options.commits:
-        old, new = of_commits(options.old, options.new, options.select, options.rounds)
+        try:
+            old, new = of_commits((options.old, options.new), options.select, options.rounds, options.only)
+        except subprocess.CalledProcessError as error:
+            print(
+                f"{' '.join(map(str, error.cmd))}: status {error.returncode}", (error.stderr or b"").decode()
+            )
+            return NOTHING
     else:
         old, new = (json.loads(Path(name).read_text(encoding="utf-8")) for name in (options.old, options.new))
     return report(old, new, options.threshold)

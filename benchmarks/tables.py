@@ -116,6 +116,18 @@ def headline(files: dict[str, Kept]) -> str:
     return "\n".join(lines)
 
 
+def minutes(kept: Kept) -> str:
+    """What each file of the suite took, and what went wrong."""
+    lines = ["| file | seconds | at most planned |", "|---|---|---|"]
+    lines += [f"| bench_{n}.py | {s:.0f} | {kept['budget_s'][n]} |" for n, s in kept["seconds"].items()]
+    total, planned = sum(kept["seconds"].values()), sum(kept["budget_s"].values())
+    lines.append(f"| all | {total:.0f} | {planned} |")
+    lines += (
+        ["", *(f"bench_{name}.py: {why}." for name, why in kept["wrong"].items())] if kept["wrong"] else []
+    )
+    return "\n".join([f"Measured on: {listed(kept['machine'], '')}.", "", *lines])
+
+
 def quality(report: Kept) -> str:
     """Class accuracy and Frechet distance by steps, as `fastdiff eval` tells them."""
     lines = [
