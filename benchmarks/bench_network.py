@@ -4,7 +4,8 @@ One process per rival (benchmarks/rivals.py); this one tells them in turn to run
 compilation runs beside a timing. What is counted: the time of a call, that of making ready (cold start), and memory.
 
 A rival's time is taken from results/network.json where case, machine and the rival's version are those of that run and
-eager torch, which always runs again, takes the time that it took then. FASTDIFF_BENCH_FRESH=1 measures all.
+eager torch, which always runs again, takes the time that it took then. FASTDIFF_BENCH_FRESH=1 measures all, and so does
+a trial or a run that is kept elsewhere.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def bench_network(
 ) -> None:
     earlier = kept(RESULTS).get(f"{network}, batch {batch}")
     names = available()
-    old = reusable(earlier, names)
+    old = reusable(earlier, names) if results == RESULTS.parent else []
     try:
         result = race(network, batch, [name for name in names if name not in old], rounds(ROUNDS))
         if earlier is not None and old:
