@@ -23,7 +23,8 @@ from pathlib import Path
 from benchmarks import measure
 
 HERE = Path(__file__).parent
-#: Seconds that a file should take on two cores; twice as many end it. Together 40 minutes.
+#: Seconds that a file should take on two cores; twice as many end it. Together 40 minutes. Those for GPUs,
+#: bench_X_gpu.py, are not among them.
 BUDGET_S = {
     "network": 840,
     "sampling": 180,

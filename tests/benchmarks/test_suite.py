@@ -8,7 +8,7 @@ from benchmarks import suite, tables
 
 def test_every_file_has_a_budget_and_all_fit_in_40_minutes():
     files = {path.stem.removeprefix("bench_") for path in suite.HERE.glob("bench_*.py")}
-    assert set(suite.BUDGET_S) == files
+    assert set(suite.BUDGET_S) == {name for name in files if not name.endswith("_gpu")}
     assert sum(suite.BUDGET_S.values()) <= suite.WHOLE_S <= 2400
 
 
