@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import importlib.metadata
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(
@@ -215,6 +217,39 @@ def test_the_constraints_pin_every_direct_tool() -> None:
     names = {need.partition(">=")[0].partition("[")[0] for need in wanted} - {"fastdiff-torch"}
     assert {name.replace("-", "_") for name in names} - {pin.replace("-", "_") for pin in pins} == set()
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
+@pytest.mark.skipif(os.environ.get("FASTDIFF_REQUIRE_DEV") != "1", reason="set by make test")
+def test_all_that_make_install_brings_is_there() -> None:
+    """Else the tests against other libraries would be skipped without a word."""
+    assert missing_of("dev") == []
+
+
+def test_what_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = ['fastdiff-torch[b]; extra == "a"', 'no-such-package>=1; extra == "b"', 'pytest>=8; extra == "b"']
+    needs += ['other; extra == "c"', 'old; python_version < "3" and extra == "b"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: needs)
+    assert missing_of("a") == ["no-such-package>=1"]
+
+
+def missing_of(extra: str) -> list[str]:
+    """Requirements of an extra of this package, and of its extras that it names, that are not installed."""
+    found = []
+    for need in map(Requirement, importlib.metadata.requires("fastdiff-torch") or ()):
+        if need.marker is None or not need.marker.evaluate({"extra": extra}):
+            continue
+        if need.name == "fastdiff-torch":
+            found += [name for inner in sorted(need.extras) for name in missing_of(inner)]
+        elif not _installed(need):
+            found.append(f"{need.name}{need.specifier}")
+    return found
+
+
+def _installed(need: Requirement) -> bool:
+    try:
+        return importlib.metadata.version(need.name) in need.specifier
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _toml(text: str) -> dict:
