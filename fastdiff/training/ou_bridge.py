@@ -125,8 +125,8 @@ class OUBridgeTask(Task):
             ),
             c.seed,
         )
-        system.vqvae.load_state_dict(vqvae.state_dict())  # type: ignore[union-attr]
-        system.vqvae.requires_grad_(c.joint)  # type: ignore[union-attr]
+        system.vqvae.load_state_dict(vqvae.state_dict())
+        system.vqvae.requires_grad_(c.joint)
         return Trainee(system, c)
 
     def loss(self, net: nn.Module, step: int) -> Tensor:
@@ -162,7 +162,9 @@ class Trainee(nn.Module):
         config: the run.
     """
 
-    def __init__(self, system: nn.Module, config: OUBridgeConfig) -> None:
+    system: LatentBridge
+
+    def __init__(self, system: LatentBridge, config: OUBridgeConfig) -> None:
         super().__init__()
         self.system, self.joint, self.weights = system, config.joint, config.weights
 
@@ -170,12 +172,12 @@ class Trainee(nn.Module):
         """Training mode; a VQ-VAE that is kept as it is stays in evaluation mode."""
         super().train(mode)
         if not self.joint:
-            self.system.vqvae.eval()  # type: ignore[union-attr]
+            self.system.vqvae.eval()
         return self
 
     def forward(self, x: Tensor, t: Tensor, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, its parts) of images x (B, C, H, W) at times t (B,), noise from seeds (B,)."""
-        system: LatentBridge = self.system  # type: ignore[assignment]
+        system = self.system
         with torch.set_grad_enabled(self.joint and torch.is_grad_enabled()):
             latents = system.encode(x).float()
         noise = rng.normal(seeds, latents.shape[1:], stream=Stream.FORWARD)

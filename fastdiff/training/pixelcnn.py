@@ -77,7 +77,7 @@ class PixelCNNTask(Task):
             raise ValueError(f"train: n_classes must be 0 or {self.data.num_classes}, got {classes}")
         options = self.config.to_dict()["network"]
         size = self.data.images.shape[-1]
-        system: Any = seeded(lambda: LatentPixelCNN(vqvae.config, options, image_size=size), self.config.seed)
+        system = seeded(lambda: LatentPixelCNN(vqvae.config, options, image_size=size), self.config.seed)
         system.vqvae.load_state_dict(vqvae.state_dict())
         system.vqvae.requires_grad_(False)
         return system

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from fastdiff.training.processes import Processes
 
 #: What a run ends as: a model to sample from, or one of `fastdiff.systems`.
 Trained = Model | nn.Module
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Task(ABC):
@@ -108,7 +110,7 @@ class DenoisingTask(Task):
         )
 
 
-def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded(build: Callable[[], Net], seed: int) -> Net:
     """A network whose first weights depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from fastdiff.training.batches import ImageBatches
 from fastdiff.training.config import RunConfig
 from fastdiff.training.datasets import Dataset
 from fastdiff.training.export import run_facts
+from fastdiff.training.latents import images
 from fastdiff.training.preview import write_pairs
 from fastdiff.training.processes import Processes
 from fastdiff.training.task import Task, Trained, seeded
@@ -157,9 +158,9 @@ class AutoencoderTask(Task):
     def preview(self, model: Trained, path: Path) -> None:
         """Write images of the data and their reconstructions."""
         if isinstance(model, nn.Module):
-            x = self.data.images[:20].float().div(127.5).sub(1).to(self.processes.device)
+            x = images(self.data.images[:20]).to(self.processes.device)
             with torch.no_grad():
-                write_pairs(x, reconstructed(model, x), path)
+                write_pairs(x, model(x.contiguous(memory_format=torch.channels_last)).images, path)
 
 
 class VQVAETask(AutoencoderTask):
@@ -172,8 +173,3 @@ class HierarchicalVQVAETask(AutoencoderTask):
     """What `fastdiff train hierarchical-vqvae` trains."""
 
     kind = HierarchicalVQVAE
-
-
-def reconstructed(net: nn.Module, x: Tensor) -> Any:
-    """The images (B, C, H, W) that an autoencoder in evaluation mode makes of x."""
-    return net(x.contiguous(memory_format=torch.channels_last)).images
