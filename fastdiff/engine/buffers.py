@@ -13,9 +13,10 @@ _WASTE = 2  # a buffer is taken for what needs at least this part of it
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors of a result, which may be a tuple or a list of them."""
+    """The tensors of a result, which may be a tuple or a list of them; none that hides its memory, as oneDNN's do."""
     if isinstance(value, Tensor):
-        yield value
+        if not value.is_mkldnn:
+            yield value
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from tensors_in(part)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, shape_of, value_of
+from . import kernels
+from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, replace, shape_of, value_of
 from .move_views import new_call
 
 aten = torch.ops.aten
@@ -165,3 +166,24 @@ def fuse_attention(graph: fx.Graph) -> None:
         if user is not None and is_call(user, *PRODUCTS) and 0 not in shape_of(node):
             _put(node, last, user)
     graph.eliminate_dead_code()
+
+
+def _plain(node: Node) -> bool:
+    """Whether attention has neither mask nor randomness, and heads that match one by one."""
+    names = (argument.name for argument in node.target._schema.arguments)
+    named = dict(zip(names, node.args)) | dict(node.kwargs)
+    rest = ("attn_mask", "dropout_p", "is_causal", "enable_gqa")
+    if any(named.get(name) for name in rest):
+        return False
+    q, k, v = (value_of(n) for n in node.args[:3])
+    floats = all(t.dtype == torch.float32 and 0 not in t.shape for t in (q, k, v))
+    return floats and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+
+
+def own_attention(graph: fx.Graph) -> None:
+    """Put `kernels.attention` where torch's would stand: as fast, and a tape can hold it."""
+    for node in calls(graph, aten.scaled_dot_product_attention.default):
+        if kernels.ATTENDS and len(node.args) >= 3 and _plain(node):
+            scale, width = node.kwargs.get("scale"), shape_of(node.args[0])[-1]
+            arguments = (*node.args[:3], width**-0.5 if scale is None else scale)
+            replace(node, kernels.attention, arguments)

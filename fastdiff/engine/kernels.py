@@ -29,7 +29,8 @@ PACKED_ROWS = 256 if torch.backends.mkldnn.is_available() else sys.maxsize
 #: Whether the C++ backend convolves.
 CONVOLVES = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["conv3x3"])
 
-#: Whether the C++ backend has linear attention.
+#: Whether the C++ backend has attention, and linear attention.
+ATTENDS = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["attention"])
 ATTENDS_LINEARLY = any(b.name == "cpp" and not b.missing for b in dispatch.registered()["linear_attention"])
 
 
@@ -69,9 +70,11 @@ def norm_silu(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
-    """`fastdiff.ops.attention` of q (..., N, D), k (..., M, D) and v (..., M, E): (..., N, E); with `out` in C++."""
+    """`fastdiff.ops.attention` of q (..., N, D), k (..., M, D) and v (..., M, E): (..., N, E); float32 in C++."""
     if out is None:
-        return ops.attention(q, k, v, scale=scale)
+        if not ATTENDS or q.dtype != torch.float32:
+            return ops.attention(q, k, v, scale=scale)
+        out = output_like(q, v)
     torch.ops.fastdiff.attention_cpp.default(out, None, q, k, v, scale)
     return out
 

@@ -8,7 +8,7 @@ from torch import fx
 
 from . import kernels, live_ops
 from .fold import hoist
-from .fuse_attention import fuse_attention
+from .fuse_attention import fuse_attention, own_attention
 from .fuse_convs import fuse_convs
 from .fuse_linear_attention import fuse_linear_attention
 from .fuse_norms import fuse_norms
@@ -28,6 +28,7 @@ def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
     """
     fuse_norms(graph)
     fuse_attention(graph)
+    own_attention(graph)
     fuse_linear_attention(graph)
     pointwise_to_linear(graph, hoist(graph, weights))
     plain_views(graph)

@@ -129,7 +129,7 @@ class _Writer:
 
     def _is_fixed_view(self, node: Node, value: Any) -> bool:
         read, made = node.all_input_nodes, list(tensors_in(value))
-        memory = {address(t) for n in read for t in tensors_in(self._values[n]) if t.layout == torch.strided}
+        memory = {address(t) for n in read for t in tensors_in(self._values[n])}
         views = all(address(t) in memory for t in made)
         return bool(made) and views and not self._moving.intersection(read)
 

@@ -23,11 +23,11 @@ class _Net(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(8, c) for c in (32, 32, 64))
         self.convs = nn.ModuleList(nn.Conv2d(c, 32, 3, padding=1) for c in (32, 32, 64))
         self.qkv, self.project = nn.Conv2d(32, 96, 1), nn.Conv2d(32, 32, 1)
-        self.time = nn.Linear(8, 32)
+        self.time, self.grouped = nn.Linear(8, 32), nn.Conv2d(32, 32, 3, padding=1, groups=4)
 
     def forward(self, x, t):
         embedding = self.time(torch.cos(t[:, None] * torch.arange(8)))
-        skip = h = self.first(x)
+        skip = h = self.grouped(self.first(x))
         h = self.convs[0](nn.functional.silu(self.norms[0](h))) + embedding[:, :, None, None]
         b, c, height, width = h.shape
         q, k, v = self.qkv(h).reshape(b, 3, 2, c // 2, height * width).transpose(-1, -2).unbind(1)
