@@ -70,11 +70,17 @@ def vq_code_sums_kernel(
     tl.store(sums + code * width + d, total, mask=d < width)
 
 
+def _keys(index: Tensor, codes: int) -> Tensor:
+    """The codes in as few bytes as hold them, since a GPU sorts byte by byte; what is no code is -1 or K."""
+    dtype = torch.int16 if codes + 1 < 2**15 else torch.int32 if codes + 1 < 2**31 else torch.int64
+    return index.reshape(-1).clamp(-1, codes).to(dtype)
+
+
 def launch(sums: Tensor, counts: Tensor, z: Tensor, index: Tensor) -> None:
     """Write the sums (K, D) and counts (K,); an index outside [0, K) counts nowhere."""
     codes, width = sums.shape
-    ordered, order = torch.sort(index.reshape(-1), stable=True)
-    starts = torch.searchsorted(ordered, torch.arange(codes + 1, device=z.device))
+    ordered, order = torch.sort(_keys(index, codes), stable=True)
+    starts = torch.searchsorted(ordered, torch.arange(codes + 1, device=z.device, dtype=ordered.dtype))
     counts.copy_(starts.diff())
     if z.numel() == 0:
         sums.zero_()
