@@ -8,7 +8,8 @@ torch takes group norms, convolutions and attention apart. Nothing is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from threading import RLock
 from typing import Any
 
 import torch
@@ -21,9 +22,19 @@ from torch.overrides import TorchFunctionMode
 from .graphs import Node
 from .live_ops import attention_by, sdpa_choice
 
+_ALONE = RLock()
+
 
 class Unsupported(Exception):
     """A graph that the engine leaves to eager torch; the message says why."""
+
+
+def alone() -> AbstractContextManager[Any]:
+    """To be held while tracing: the tracer changes `nn.Module` for all threads, also for dynamo in another one."""
+    from torch._dynamo import convert_frame
+
+    lock: AbstractContextManager[Any] = getattr(convert_frame, "compile_lock", _ALONE)
+    return lock
 
 
 class _Bound(fx.Interpreter):

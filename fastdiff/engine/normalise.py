@@ -119,9 +119,11 @@ def plain_parts(graph: fx.Graph) -> None:
 
 
 def plain_silu(graph: fx.Graph) -> None:
-    """x * sigmoid(x), in either order, is silu(x)."""
+    """x * sigmoid(x), in either order, is silu(x); of integers torch has no silu."""
     for node in calls(graph, aten.mul.Tensor):
         a, b = node.args
+        if not all(is_tensor(part) and value_of(part).is_floating_point() for part in (a, b)):
+            continue
         if is_call(b, aten.sigmoid.default) and b.args[0] is a:
             replace(node, aten.silu.default, (a,))
         elif is_call(a, aten.sigmoid.default) and a.args[0] is b:

@@ -104,7 +104,7 @@ class Program:
         )
 
     def _plan(self, key: tuple[Any, ...], args: Sequence[Any]) -> Plan | LivePlan | None:
-        with self._lock:
+        with capture.alone(), self._lock:
             if key not in self.plans and len(self.plans) >= MOST_PLANS:
                 self.say(
                     f"{MOST_PLANS} sets of input sizes and numbers have plans: others run in eager torch"

@@ -1,5 +1,7 @@
 """Calls that are legal and rare: results that are copies, one sample without a batch, rows that are not dense."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +104,29 @@ def test_numbers_that_change_at_every_call_do_not_fill_the_memory(monkeypatch, c
     made = [p for p in program._PROGRAMS if id(p) not in before]
     assert made and all(len(p.plans) <= 3 for p in made)
     assert "3 sets of input sizes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "x", [torch.arange(-3, 4), torch.tensor([True, False]), torch.arange(4).double(), torch.arange(4).half()]
+)
+def test_a_number_times_its_sigmoid_in_every_type(x):
+    got, want = _both(lambda net, x: (x * torch.sigmoid(x), x.sigmoid() * x), x)
+    torch.testing.assert_close(got, want)
+
+
+def test_threads_that_compile_at_once(caplog):
+    nets = [nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU()) for _ in range(2)]
+    compiled = [torch.compile(net.eval(), backend="fastdiff") for net in nets]
+    with torch.no_grad():
+        wanted = [net(_MAPS) for net in nets]
+
+    def call(k):
+        with torch.no_grad():
+            return [compiled[(k + i) % 2](_MAPS) for i in range(4)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(call, range(4)))
+    for k, results in enumerate(found):
+        for i, result in enumerate(results):
+            torch.testing.assert_close(result, wanted[(k + i) % 2], rtol=1e-4, atol=1e-5)
+    assert "planning it failed" not in caplog.text
