@@ -28,9 +28,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import dispatch, extension
-from .arguments import check_exactly, check_number, check_tensor, check_written, described, overlap
-from .channel_statistics import float32_on_cpu
-from .conv3x3 import NormFactors
+from .arguments import check_exactly, check_tensor, described
+from .convolution_inputs import (
+    NormFactors,
+    check_data,
+    check_fits,
+    check_flags,
+    check_norm,
+    check_sums,
+    cpp_reasons,
+    normalised,
+)
 from .feature_maps import dense_floats, plain_rows
 from .packed_memory import packed_memory
 from .shape_classes import of_maps
@@ -113,12 +121,7 @@ def reference(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`conv1x1` in plain torch, one pass after the other."""
     plain = weight.weight if isinstance(weight, PackedMatrix) else weight
-    v = x if x2 is None else torch.cat([x, x2], dim=1)
-    ones = [1] * (x.dim() - 2)
-    if norm is not None:
-        factor, offset = (part.reshape(*part.shape, *ones) for part in norm.channels.unbind(1))
-        v = v * factor + offset if norm.pixel is None else v * norm.pixel.unsqueeze(1) * factor + offset
-    v = functional.silu(v) if activate else v
+    v, ones = normalised(x, x2, norm, activate), [1] * (x.dim() - 2)
     y = functional.linear(v.movedim(1, -1), plain, bias).movedim(-1, 1)
     y = y if add is None else y + add.reshape(*add.shape, *ones)
     y = last((y if residual is None else y + residual) * gain)
@@ -142,53 +145,19 @@ def _check(inputs: Mapping[str, Any]) -> None:
         channels += x2.shape[1]
     weight = weight.weight if isinstance(weight, PackedMatrix) else weight
     _check_weight(_OP, weight)
-    if weight.shape[1] != channels or weight.dtype != x.dtype or weight.device != x.device:
-        raise ValueError(
-            f"{_OP}: weight must be {x.dtype} (Cout, {channels}) on {x.device}, got {described(weight)}"
-        )
-    _check_norm(inputs["norm"], x, channels)
-    _check_sums(inputs, weight.shape[0])
+    check_fits(_OP, weight, x, ("Cout", channels))
+    check_flags(_OP, inputs, "activate", "statistics")
+    check_norm(_OP, inputs["norm"], x, channels)
+    check_sums(_OP, inputs, (x.shape[0], weight.shape[0], *x.shape[2:]))
 
 
-def _check_norm(norm: Any, x: Tensor, channels: int) -> None:
-    if norm is None:
-        return
-    if not isinstance(norm, NormFactors):
-        raise TypeError(f"{_OP}: norm must be NormFactors or None, got {type(norm).__name__}")
-    check_tensor(_OP, "norm.channels", norm.channels)
-    check_exactly(_OP, "norm.channels", norm.channels, x.dtype, (x.shape[0], 2, channels), x)
-    check_exactly(_OP, "norm.pixel", norm.pixel, x.dtype, (x.shape[0], *x.shape[2:]), x)
-
-
-def _check_sums(inputs: Mapping[str, Any], outs: int) -> None:
-    x, residual, out = inputs["x"], inputs["residual"], inputs["out"]
-    size = (x.shape[0], outs, *x.shape[2:])
-    check_number(_OP, "gain", inputs["gain"])
-    check_exactly(_OP, "bias", inputs["bias"], x.dtype, (outs,), x)
-    check_exactly(_OP, "add", inputs["add"], x.dtype, size[:2], x)
-    check_exactly(_OP, "residual", residual, x.dtype, size, x)
-    check_exactly(_OP, "out", out, x.dtype, size, x)
-    check_written(_OP, "out", out)
-    if out is None:
-        return
-    if not out.movedim(1, -1).is_contiguous():
-        raise ValueError(f"{_OP}: out must be channels last, got strides {out.stride()}")
-    if overlap(out, x) or (inputs["x2"] is not None and overlap(out, inputs["x2"])):
-        raise ValueError(f"{_OP}: out must not share memory with the input, got the same memory")
-    if residual is not None and overlap(out, residual):
-        same = out.data_ptr() == residual.data_ptr() and out.stride() == residual.stride()
-        if not same:
-            raise ValueError(f"{_OP}: out must be the residual itself or apart from it, got parts of it")
-
-
-def _cpp_reasons(**inputs: Any) -> list[str]:
-    weight, norm = inputs.pop("weight"), inputs.pop("norm")
-    plain = weight.weight if isinstance(weight, PackedMatrix) else weight
-    factors = {} if norm is None else {"norm.channels": norm.channels, "norm.pixel": norm.pixel}
-    reasons = float32_on_cpu(weight=plain, **inputs, **factors)
-    if isinstance(weight, PackedMatrix) and weight.data is None:
-        reasons.append("the weight was packed where there is no C++ backend")
-    return reasons
+def _packed(weight: Tensor | PackedMatrix) -> PackedMatrix:
+    if not isinstance(weight, PackedMatrix):
+        return pack(weight)
+    if not torch.compiler.is_compiling():
+        floats = torch.ops.fastdiff.conv1x1_packed_floats(*weight.weight.shape)
+        check_data(_OP, weight.data, floats)
+    return weight
 
 
 def _cpp(
@@ -205,7 +174,7 @@ def _cpp(
     statistics: bool,
     out: Tensor | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    packed = weight if isinstance(weight, PackedMatrix) else pack(weight)
+    packed = _packed(weight)
     outs = packed.weight.shape[0]
     y = x.new_empty((x.shape[0], *x.shape[2:], outs)).movedim(-1, 1) if out is None else out
     sums = x.new_empty(x.shape[0], stretches(x.shape), 3, outs) if statistics else None
@@ -229,7 +198,7 @@ extension.register_fake("conv1x1_cpp")
 extension.register_fake("conv1x1_pack_cpp")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=_shape_class,
 )

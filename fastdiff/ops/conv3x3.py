@@ -28,23 +28,14 @@ place; a weight packed for tile 1 serves every tile ("f43-lean" is 4 with such a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from . import dispatch, extension
-from .arguments import (
-    check_exactly,
-    check_flag,
-    check_number,
-    check_tensor,
-    check_written,
-    described,
-    overlap,
-)
-from .channel_statistics import check_float_map, float32_on_cpu
+from .channel_statistics import check_float_map
 from .channel_statistics import reference as statistics_of
 from .conv3x3_weights import (
     TILE,
@@ -56,33 +47,21 @@ from .conv3x3_weights import (
     pack,
     stretches,
 )
+from .convolution_inputs import (
+    NormFactors,
+    check_fits,
+    check_flags,
+    check_norm,
+    check_sums,
+    cpp_reasons,
+    normalised,
+)
 from .feature_maps import dense_floats, plain_rows
 from .pixel_norms import check_second_map
 from .shape_classes import of_maps
 
 __all__ = ["NormFactors", "PackedWeight", "choose", "conv3x3", "pack", "stretches"]
 _OP = "conv3x3"
-
-
-class NormFactors(NamedTuple):
-    """What a normalisation before the convolution does: x * pixel * factor + offset.
-
-    Attributes:
-        channels: (B, 2, C) float32, factor and offset of each channel, as `norm_factors` gives them.
-        pixel: (B, H, W) float32, as `pixel_norms` gives it, or None for 1.
-    """
-
-    channels: Tensor
-    pixel: Tensor | None = None
-
-
-def normalised(x: Tensor, x2: Tensor | None, norm: NormFactors | None, activate: bool) -> Tensor:
-    """The prologue in plain torch: concatenation, normalisation, SiLU."""
-    v = x if x2 is None else torch.cat([x, x2], dim=1)
-    if norm is not None:
-        factor, offset = norm.channels[:, :, :, None, None].unbind(1)
-        v = v * factor + offset if norm.pixel is None else v * norm.pixel.unsqueeze(1) * factor + offset
-    return functional.silu(v) if activate else v
 
 
 def reference(
@@ -122,9 +101,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
     check_float_map(_OP, "x", x)
     check_second_map(_OP, x, x2)
     check_algorithm(_OP, algorithm, "auto")
-    check_number(_OP, "gain", inputs["gain"])
-    for name in ("activate", "upsample", "statistics"):
-        check_flag(_OP, name, inputs[name])
+    check_flags(_OP, inputs, "activate", "upsample", "statistics")
     if isinstance(weight, PackedWeight):
         if algorithm not in ("auto", weight.algorithm):
             raise ValueError(
@@ -133,23 +110,11 @@ def _check(inputs: Mapping[str, Any]) -> None:
         weight = weight.weight
     check_weight(_OP, weight)
     channels = x.shape[1] + (0 if x2 is None else x2.shape[1])
-    if weight.shape[1] != channels or weight.dtype != x.dtype or weight.device != x.device:
-        raise ValueError(
-            f"{_OP}: weight must be {x.dtype} (Cout, {channels}, 3, 3) on {x.device}, got {described(weight)}"
-        )
+    check_fits(_OP, weight, x, ("Cout", channels, 3, 3))
     _check_stride(inputs)
-    _check_norm(inputs["norm"], x, channels)
-    _check_sums(inputs, weight.shape[0])
-
-
-def _check_norm(norm: Any, x: Tensor, channels: int) -> None:
-    if norm is None:
-        return
-    if not isinstance(norm, NormFactors):
-        raise TypeError(f"{_OP}: norm must be NormFactors or None, got {type(norm).__name__}")
-    check_tensor(_OP, "norm.channels", norm.channels)
-    check_exactly(_OP, "norm.channels", norm.channels, x.dtype, (x.shape[0], 2, channels), x)
-    check_exactly(_OP, "norm.pixel", norm.pixel, x.dtype, (x.shape[0], *x.shape[2:]), x)
+    check_norm(_OP, inputs["norm"], x, channels)
+    more = (inputs["upsample"], inputs["stride"], inputs["before"])
+    check_sums(_OP, inputs, output_shape(x, weight.shape[0], *more))
 
 
 def output_shape(
@@ -176,36 +141,6 @@ def _check_stride(inputs: Mapping[str, Any]) -> None:
         raise ValueError(f"{_OP}: stride must be 1 for algorithm {algorithm!r} and for upsample, got 2")
     if min(x.shape[2:]) + before < stride:
         raise ValueError(f"{_OP}: x must have at least 2 rows and columns, got {tuple(x.shape)}")
-
-
-def _check_sums(inputs: Mapping[str, Any], out_channels: int) -> None:
-    x, residual, out = inputs["x"], inputs["residual"], inputs["out"]
-    shape = output_shape(x, out_channels, inputs["upsample"], inputs["stride"], inputs["before"])
-    check_exactly(_OP, "bias", inputs["bias"], x.dtype, (out_channels,), x)
-    check_exactly(_OP, "add", inputs["add"], x.dtype, (x.shape[0], out_channels), x)
-    check_exactly(_OP, "residual", residual, x.dtype, shape, x)
-    check_exactly(_OP, "out", out, x.dtype, shape, x)
-    check_written(_OP, "out", out)
-    if out is None:
-        return
-    if not out.is_contiguous(memory_format=torch.channels_last):
-        raise ValueError(f"{_OP}: out must be channels last, got strides {out.stride()}")
-    if overlap(out, x) or (inputs["x2"] is not None and overlap(out, inputs["x2"])):
-        raise ValueError(f"{_OP}: out must not share memory with the input, got the same memory")
-    if residual is not None and overlap(out, residual):
-        same = out.data_ptr() == residual.data_ptr() and out.stride() == residual.stride()
-        if not same:
-            raise ValueError(f"{_OP}: out must be the residual itself or apart from it, got parts of it")
-
-
-def _cpp_reasons(**inputs: Any) -> list[str]:
-    weight, norm = inputs.pop("weight"), inputs.pop("norm")
-    plain = weight.weight if isinstance(weight, PackedWeight) else weight
-    factors = {} if norm is None else {"norm.channels": norm.channels, "norm.pixel": norm.pixel}
-    reasons = float32_on_cpu(weight=plain, **inputs, **factors)
-    if isinstance(weight, PackedWeight) and weight.data is None:
-        reasons.append("the weight was packed where there is no C++ backend")
-    return reasons
 
 
 def _last(x: Tensor | None) -> Tensor | None:
@@ -267,7 +202,7 @@ extension.register_fake("conv3x3_cpp")
 extension.register_fake("conv3x3_pack_cpp")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
+    dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=_shape_class,
 )

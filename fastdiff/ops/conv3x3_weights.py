@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import extension
 from .arguments import check_tensor, described
+from .convolution_inputs import check_data
 from .packed_memory import packed_memory
 
 ALGORITHMS = ("direct", "f23", "f43", "f43-lean")
@@ -67,9 +68,7 @@ def check_packed(place: str, packed: PackedWeight) -> None:
     """A `ValueError` unless the data belong to a weight of this shape, packed for this algorithm."""
     outs, channels = packed.weight.shape[:2]
     floats = torch.ops.fastdiff.conv3x3_packed_floats(_PACKED_TILE[packed.algorithm], outs, channels)
-    if packed.data is None or packed.data.numel() != floats:
-        got = "none" if packed.data is None else f"{packed.data.numel()} numbers"
-        raise ValueError(f"{place}: weight must be what pack() gives, {floats} numbers of data, got {got}")
+    check_data(place, packed.data, floats)
 
 
 def pack(weight: Tensor, algorithm: str) -> PackedWeight:
