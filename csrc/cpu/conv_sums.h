@@ -9,15 +9,15 @@ namespace fastdiff::FASTDIFF_ISA {
 
 // Output channels first ... first + count - 1 of one stretch of a sample; products of tile t start at
 // products + t * width. `sums` has four rows of `width` floats: what is added to every pixel, and of the
-// statistics a pivot, the sum of deviations from it and the sum of their squares.
+// statistics the mean, what the mean lost by rounding, and the squared deviations from it.
 struct ConvSums {
   const Conv3x3Args& args;
   int64_t first, count, width, apart;
   float* sums;
 
   float* shift() const { return sums; }
-  float* pivot() const { return sums + width; }
-  float* deviation() const { return sums + 2 * width; }
+  float* mean() const { return sums + width; }
+  float* rest() const { return sums + 2 * width; }
   float* square() const { return sums + 3 * width; }
 };
 
@@ -29,39 +29,59 @@ static void prepare_shift(const ConvSums& s, int64_t sample) {
   }
 }
 
-// Deviations are taken from the mean of the stretch's first tile, so that a mean far from zero costs nothing.
+// How `count` outputs are joined to `before` others of their stretch.
+struct Joined {
+  bool opens;
+  float share, part, weight;
+
+  Joined(int64_t before, int64_t count)
+      : opens(before == 0),
+        share(1.0f / static_cast<float>(count)),
+        part(static_cast<float>(count) / static_cast<float>(before + count)),
+        weight(static_cast<float>(before) * part) {}
+};
+
+// The moments of a stretch by blocked Welford: a tile is measured from the mean of the tiles before it, the
+// first from its own. The mean is a sum of two floats, so that neither a mean far from zero nor a loud pixel
+// costs digits.
 template <int Tile>
-static inline __attribute__((always_inline)) void add_moments(const ConvSums& s, int64_t c, bool opens,
+static inline __attribute__((always_inline)) void add_moments(const ConvSums& s, int64_t c,
+                                                              const Joined& join,
                                                               const Floats (&y)[Tile][Tile], int rows,
                                                               int columns) {
-  if (opens) {
-    Floats sum{};
+  if (join.opens) {
+    Floats first{};
     for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j) sum += y[i][j];
-    store(s.pivot() + c, sum * (1.0f / static_cast<float>(rows * columns)));
-    store(s.deviation() + c, Floats{});
+      for (int j = 0; j < columns; ++j) first += y[i][j];
+    store(s.mean() + c, first * join.share);
+    store(s.rest() + c, Floats{});
     store(s.square() + c, Floats{});
   }
-  const Floats pivot = load(s.pivot() + c);
+  const Floats center = load(s.mean() + c), rest = load(s.rest() + c);
   Floats sum{}, square{};
 #pragma GCC unroll 4
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < columns; ++j) {
-      const Floats gap = y[i][j] - pivot;
+      const Floats gap = y[i][j] - center;
       sum += gap;
       square += gap * gap;
     }
   }
-  store(s.deviation() + c, load(s.deviation() + c) + sum);
-  store(s.square() + c, load(s.square() + c) + square);
+  const Floats mean = Tile == 1 ? sum : sum * join.share, moved = mean - rest;
+  const Floats between = moved * moved * join.weight;
+  const Floats own = Tile == 1 ? between : (square - sum * mean) + between;
+  store(s.square() + c, load(s.square() + c) + own);
+  const Floats step = rest + moved * join.part, next = center + step, kept = next - center;
+  store(s.mean() + c, next);
+  store(s.rest() + c, (center - (next - kept)) + (step - kept));
 }
 
 // One vector of channels of one tile, of which rows x columns outputs lie inside the map; `at` is the first.
 template <int Tile, class Access>
 static inline __attribute__((always_inline)) void finish_vector(const ConvSums& s, const float* m, int64_t c,
-                                                                int64_t at, int rows, int columns, bool opens,
-                                                                Access access) {
+                                                                int64_t at, int rows, int columns,
+                                                                const Joined& join, Access access) {
   const Conv3x3Args& args = s.args;
   Floats y[Tile][Tile];
   if constexpr (Tile == 1)
@@ -80,7 +100,7 @@ static inline __attribute__((always_inline)) void finish_vector(const ConvSums& 
       access.template put<F32>(args.out + p, y[i][j]);
     }
   }
-  if (args.statistics) add_moments<Tile>(s, c, opens, y, rows, columns);
+  if (args.statistics) add_moments<Tile>(s, c, join, y, rows, columns);
 }
 
 // Asks for the lines of a tile that is finished a little later.
@@ -99,25 +119,25 @@ static inline __attribute__((always_inline)) void expect_tile(const ConvSums& s,
 }
 
 template <int Tile>
-static void finish_tile(const ConvSums& s, const float* m, int64_t at, bool opens) {
+static void finish_tile(const ConvSums& s, const float* m, int64_t at, int64_t before) {
+  const Joined join(before, Tile * Tile);
   each_vector(s.count,
-              [&](int64_t c, auto access) { finish_vector<Tile>(s, m, c, at, Tile, Tile, opens, access); });
+              [&](int64_t c, auto access) { finish_vector<Tile>(s, m, c, at, Tile, Tile, join, access); });
 }
 template <int Tile>
 static __attribute__((noinline)) void finish_edge(const ConvSums& s, const float* m, int64_t at, int rows,
-                                                  int columns, bool opens) {
-  each_vector(s.count, [&](int64_t c, auto access) {
-    finish_vector<Tile>(s, m, c, at, rows, columns, opens, access);
-  });
+                                                  int columns, int64_t before) {
+  const Joined join(before, rows * columns);
+  each_vector(s.count,
+              [&](int64_t c, auto access) { finish_vector<Tile>(s, m, c, at, rows, columns, join, access); });
 }
 
 static void write_statistics(const ConvSums& s, float* to, int64_t pixels) {
-  const float count = static_cast<float>(pixels), share = 1.0f / count;
+  const Floats count = broadcast(static_cast<float>(pixels));
   each_vector(s.count, [&](int64_t c, auto access) {
-    const Floats deviation = load(s.deviation() + c), mean = deviation * share;
-    access.template put<F32>(to + s.first + c, broadcast(count));
-    access.template put<F32>(to + s.args.outs + s.first + c, load(s.pivot() + c) + mean);
-    const Floats squares = load(s.square() + c) - deviation * mean;
+    const Floats squares = load(s.square() + c);
+    access.template put<F32>(to + s.first + c, count);
+    access.template put<F32>(to + s.args.outs + s.first + c, load(s.mean() + c));
     access.template put<F32>(to + 2 * s.args.outs + s.first + c, squares > 0.0f ? squares : Floats{});
   });
 }
@@ -140,9 +160,9 @@ static const float* finish_stretch(const ConvSums& s, const Conv3x3Cut& cut, int
       const int64_t columns = args.width - x < Tile ? args.width - x : Tile;
       if (Tile > 1 && column + 1 < right) expect_tile<Tile>(s, at + Tile * args.outs);
       if (rows == Tile && columns == Tile)
-        finish_tile<Tile>(s, m, at, pixels == 0);
+        finish_tile<Tile>(s, m, at, pixels);
       else
-        finish_edge<Tile>(s, m, at, static_cast<int>(rows), static_cast<int>(columns), pixels == 0);
+        finish_edge<Tile>(s, m, at, static_cast<int>(rows), static_cast<int>(columns), pixels);
       pixels += rows * columns;
     }
   }

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension
-from .arguments import check_flag, check_groups, check_number, check_whole, wants_gradient
+from .arguments import check_flag, check_groups, check_number, wants_gradient
 from .feature_maps import (
     check_map,
     computed,
@@ -224,9 +224,10 @@ def group_norm_silu(
 
     Source: Wu and He 2018; with scale and shift: Dhariwal and Nichol 2021 (adaptive group normalisation).
     """
-    check_whole(_OP, "groups", groups, -(2**63), 2**63)  # here: C++ takes an array of one for a number, too
     inputs = {
         **{"x": x, "groups": groups, "weight": weight, "bias": bias, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
+    if not isinstance(groups, int):  # here: C++ takes an array of one for a number, too
+        _check(inputs)
     return dispatch.run(_OP, _BACKENDS, inputs, _check)

@@ -149,3 +149,16 @@ def test_errors_name_what_is_wrong():
         conv1x1(x, weight, x2=drawn(2, 3, 8, 8))
     with pytest.raises(ValueError, match=r"weight must be float32 \(Cout, Cin\)"):
         pack(drawn(8, 8, 1))
+
+
+@needs_cpp
+@pytest.mark.parametrize("place", [0, 40])
+def test_a_loud_pixel_costs_the_statistics_no_digits(place):
+    """The first of a stretch or another: squares are summed from the mean so far, not from the first pixel."""
+    residual = torch.zeros(2, 16, 63)
+    residual[:, :, place] = 1e5
+    out, statistics = conv1x1(drawn(2, 16, 63), drawn(16, 16), residual=residual, statistics=True)
+    mean = out.double().mean(2)
+    squares = (out.double() - mean.unsqueeze(2)).square().sum(2)
+    assert (statistics[:, 0, 1] / mean - 1).abs().max() < 2e-7
+    assert (statistics[:, 0, 2] / squares - 1).abs().max() < 1e-6
