@@ -102,10 +102,12 @@ BENCH ?=
 bench: $(VENV)/.rivals
 	$(BIN)/python -m benchmarks.suite $(BENCH)
 
-# Quality against evaluations and seconds on the shipped model; rows already kept are not drawn again. Hours on two cores.
+# Quality against evaluations and seconds on the shipped model. Rows already kept (same weights, images, seed) are not
+# drawn again; all of them take most of an hour. QUALITY="--num 20 --results out/quality" tries everything, kept apart.
+QUALITY ?=
 bench-quality: install
-	$(BIN)/python benchmarks/solver_quality.py --num 1000
-	$(BIN)/fastdiff eval --model fashion --json-out benchmarks/results/fashion_eval.json
+	$(BIN)/python -m benchmarks.solver_quality $(QUALITY)
+	$(BIN)/python -m benchmarks.fashion_eval $(QUALITY)
 	$(BIN)/python -m benchmarks.report
 
 clean:

@@ -1,7 +1,8 @@
 """Frechet distance by evaluations on the shipped model, for solvers and spacings: docs/solvers.md and its plot.
 
-    python benchmarks/solver_quality.py --num 300             draws, judges, writes results/solver_quality.json
-    python benchmarks/solver_quality.py --plot-only           writes docs/img/solvers_quality.png and prints the table
+    python -m benchmarks.solver_quality                  draws, judges, writes results/solver_quality.json, table, plot
+    python -m benchmarks.solver_quality --plot-only      writes docs/img/solvers_quality.png and prints the table
+    python -m benchmarks.solver_quality --num 20 --results out/quality      a trial, kept apart
 
 Image i has class i modulo 10 and seed i in every row. Rows that the JSON file holds for the same weights, number of
 images, seed and precision are not drawn again, so a run that was stopped goes on.
@@ -25,7 +26,7 @@ from fastdiff.sampling import optimized_times, sample
 from fastdiff.weights import ASSETS, CONFIG
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "solver_quality.json"
+RESULTS = HERE / "results"
 PLOT = HERE.parent / "docs" / "img" / "solvers_quality.png"
 #: Name of a row in table and plot, solver, spacing.
 ENTRIES = {
@@ -48,15 +49,15 @@ def rows_wanted() -> list[tuple[str, int]]:
     ]
 
 
-def kept(facts: dict) -> dict:
-    if RESULTS.exists():
-        report = json.loads(RESULTS.read_text())
+def kept(facts: dict, path: Path) -> dict:
+    if path.exists():
+        report = json.loads(path.read_text())
         if all(report.get(name) == value for name, value in facts.items()):
             return report
     return {**facts, "rows": []}
 
 
-def measure(options: argparse.Namespace) -> None:
+def measure(options: argparse.Namespace, path: Path) -> None:
     model = load(options.model)
     model.net.to(memory_format=torch.channels_last)
     torch.set_num_threads(options.threads)
@@ -66,7 +67,8 @@ def measure(options: argparse.Namespace) -> None:
     judge = Judge(load_classifier(), options.data, options.num)
     first, parts = (int(number) for number in options.part.split("/"))
     for name, evaluations in rows_wanted()[first::parts]:
-        if any((row["name"], row["evaluations"]) == (name, evaluations) for row in kept(facts)["rows"]):
+        if any((row["name"], row["evaluations"]) == (name, evaluations) for row in kept(facts, path)["rows"]):
+            print(f"{name:<24}{evaluations:>4}  kept from an earlier run", flush=True)
             continue
         solver, spacing = ENTRIES[name]
         choice = {"solver": solver, "spacing": spacing, "dtype": getattr(torch, options.dtype)}
@@ -77,7 +79,7 @@ def measure(options: argparse.Namespace) -> None:
             return sample(model, count, num=len(labels), labels=labels, seed=first, **choice)
 
         row = judge.row(draw, evaluations, seed=options.seed, batch=options.batch)
-        report = kept(facts)  # another process may have added its rows
+        report = kept(facts, path)  # another process may have added its rows
         report["rows"].append({"name": name, "evaluations": evaluations, **asdict(row)})
         report["real_distance"] = judge.real_distance
         print(
@@ -85,7 +87,10 @@ def measure(options: argparse.Namespace) -> None:
             flush=True,
         )
         report["finished"] = time.strftime("%Y-%m-%d")
-        RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{first}.tmp")
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+        temporary.replace(path)
 
 
 def table(report: dict) -> str:
@@ -98,7 +103,7 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def plot(report: dict) -> None:
+def plot(report: dict, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -115,8 +120,8 @@ def plot(report: dict) -> None:
     axes.set_xticks(sorted(EVALUATIONS), [str(n) for n in sorted(EVALUATIONS)])
     axes.minorticks_off()
     axes.legend(fontsize=8)
-    PLOT.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PLOT, dpi=110, bbox_inches="tight")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:
@@ -124,7 +129,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="fashion")
-    parser.add_argument("--num", type=int, default=300)
+    parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument(
@@ -133,13 +138,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     parser.add_argument("--plot-only", action="store_true")
     options = parser.parse_args()
+    path = options.results / "solver_quality.json"
     if not options.plot_only:
-        measure(options)
-    report = json.loads(RESULTS.read_text())
+        measure(options, path)
+    report = json.loads(path.read_text())
     print(table(report))
-    plot(report)
+    plot(report, PLOT if options.results == RESULTS else options.results / PLOT.name)
 
 
 if __name__ == "__main__":
