@@ -17,13 +17,9 @@ FORMATS = {"NHWC": torch.channels_last, "NCHW": torch.contiguous_format}
 Norm = Callable[..., Tensor]
 
 
-def rivals(ours: Norm, eager: Norm, order: str, place: str) -> dict[str, Norm]:
-    """On a CPU torch.compile takes part where the bars are set: channels last."""
-    norms = {"fastdiff": ours, "torch eager": eager}
-    if order == "NHWC" or place != "cpu":
-        torch.compiler.reset()
-        norms["torch.compile"] = torch.compile(eager, dynamic=False)
-    return norms
+def rivals(ours: Norm, eager: Norm) -> dict[str, Norm]:
+    torch.compiler.reset()
+    return {"fastdiff": ours, "torch eager": eager, "torch.compile": torch.compile(eager, dynamic=False)}
 
 
 def forward(norms: dict[str, Norm], inputs: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
@@ -90,7 +86,7 @@ def bench_group_norm_silu(duel, place, dtype, name, order, way):
     def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.silu(functional.group_norm(x, groups, weight, bias, 1e-5))
 
-    runs = WAYS[way](rivals(ours, eager, order, place), [x, weight, bias])
+    runs = WAYS[way](rivals(ours, eager), [x, weight, bias])
     facts = {"shape": shape, "bar": bars("group", way, order, place)}
     title = f"group_norm_silu {way}, {name} {order}{kind(dtype)}"
     duel(title, runs, check=agree(runs, dtype), rounds=30, **facts)
@@ -102,11 +98,14 @@ def bench_group_norm_silu_far(duel, place, dtype):
     options, eps = {"device": place, "dtype": dtype}, 1e-5
     x = torch.randn(shape, **options).contiguous(memory_format=torch.channels_last)
     weight, bias = torch.randn(shape[1], **options), torch.randn(shape[1], **options)
-    norms = {
-        "fastdiff": lambda x, weight, bias: group_norm_silu(x, groups, weight, bias),
-        "torch eager": lambda x, *factors: functional.silu(functional.group_norm(x, groups, *factors, eps)),
-    }
-    runs = forward(norms, [x, weight, bias])
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return group_norm_silu(x, groups, weight, bias)
+
+    def eager(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.silu(functional.group_norm(x, groups, weight, bias, eps))
+
+    runs = forward(rivals(ours, eager), [x, weight, bias])
     size = x.numel() * x.element_size() // 1_000_000
     duel(
         f"group_norm_silu forward, {size} MB NHWC{kind(dtype)}",
@@ -135,7 +134,7 @@ def bench_rms_norm_silu(duel, place, dtype, name, order, way):
         x = functional.normalize(x, dim=1) * weight[:, None, None] * root
         return functional.silu(x * (scale[:, :, None, None] + 1) + shift[:, :, None, None])
 
-    runs = WAYS[way](rivals(ours, eager, order, place), [x, weight, scale, shift])
+    runs = WAYS[way](rivals(ours, eager), [x, weight, scale, shift])
     facts = {"shape": shape, "bar": bars("rms", way, order, place)}
     title = f"rms_norm_silu {way}, {name} {order}{kind(dtype)}"
     duel(title, runs, check=agree(runs, dtype), rounds=30, **facts)

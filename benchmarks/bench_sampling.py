@@ -91,7 +91,7 @@ class ChannelsLast(nn.Module):
 
 def bench_fashion(duel):
     num = 64
-    models = [fastdiff.load("fashion") for _ in range(3)]
+    models = [fastdiff.load("fashion") for _ in range(4)]
     model = models[0]
     options: dict[str, Any] = {
         "shape": model.shape,
@@ -104,10 +104,13 @@ def bench_fashion(duel):
         net = net.eval()
         return lambda: fastdiff.sample(net, STEPS, compile=compile, **options)
 
+    by_inductor = ChannelsLast(with_plain_norms(models[3].net))
+    by_inductor.forward = torch.compile(by_inductor.forward, dynamic=False)  # type: ignore[method-assign]
     candidates = {
         "fastdiff": sampler(model.net, True),
         "eager channels_last": sampler(ChannelsLast(with_plain_norms(models[1].net)), False),
         "eager channels_last, our norms": sampler(ChannelsLast(models[2].net), False),
+        "torch.compile": sampler(by_inductor, False),
     }
 
     def check() -> None:

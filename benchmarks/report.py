@@ -20,7 +20,12 @@ RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "gpu_results.md", ROOT / "README.md")
 #: Tables that are not rows of ratios, by the name between the marks: its maker and the file it is made of.
-OTHER = {"roofline": tables.roofline, "fashion_eval": tables.quality, "suite": tables.minutes}
+OTHER = {
+    "roofline": tables.roofline,
+    "fashion_eval": tables.quality,
+    "solvers": tables.solvers,
+    "suite": tables.minutes,
+}
 
 
 def files(folder: Path) -> dict[str, tables.Kept]:

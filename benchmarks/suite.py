@@ -26,18 +26,19 @@ HERE = Path(__file__).parent
 #: Seconds that a file should take on two cores; twice as many end it. Together 40 minutes. Those for GPUs,
 #: bench_X_gpu.py, are not among them.
 BUDGET_S = {
-    "network": 840,
-    "sampling": 180,
-    "training": 330,
+    "network": 780,
+    "sampling": 210,
+    "training": 300,
     "solver_step": 60,
-    "norms": 150,
+    "norms": 180,
     "conv3x3": 120,
     "vq": 120,
     "attention": 60,
     "growth": 240,
+    "solvers": 120,
     "codebook": 60,
     "pixelcnn": 60,
-    "roofline": 60,
+    "roofline": 90,
 }
 #: Nothing is begun after so many seconds.
 WHOLE_S = 2400.0

@@ -35,22 +35,31 @@ def listed(values: dict[str, float], form: str) -> str:
 
 
 def remarks(comparison: Kept) -> list[str]:
-    """What a comparison of whole networks tells besides: seconds to the first result, memory, who could not run."""
-    facts = comparison["facts"]
-    cannot = [f"{name} is left out: {reason}" for name, reason in facts.get("cannot", {}).items()]
-    if not facts.get("cold_start_s") or not facts.get("error"):
-        return ["", f"{comparison['name']}: {'; '.join(cannot)}."] if cannot else []
-    told = [*cannot, f"seconds to the first result: {listed(facts['cold_start_s'], '.1f')}"]
-    told.append(f"our largest error {facts['error'][comparison['ours']]:.1e}")
-    if "peak_mib" in facts:
-        told.append(f"MiB at most: {listed(facts['peak_mib'], '.0f')}")
-        told.append(f"MiB while it runs: {listed(facts['resident_mib'], '.0f')}")
-        told.append(
-            f"MiB packed beside {facts['weights_mib']:.0f} of weights: {listed(facts['packed_mib'], '.0f')}"
-        )
+    """What a comparison tells besides: who could not run; of whole networks cold start, memory and error, too."""
+    facts, name = comparison["facts"], comparison["name"]
+    told = [f"{rival} is left out: {reason}" for rival, reason in facts.get("cannot", {}).items()]
     if facts.get("reused"):
         told.append(f"times of an earlier run on this machine: {', '.join(facts['reused'])}")
-    return ["", f"{comparison['name']}: {'; '.join(told)}."]
+    lines = ["", f"{name}: {'; '.join(told)}."] if told else []
+    if facts.get("cold_start_s") and facts.get("error"):
+        lines += ["", *besides(comparison)]
+    return lines
+
+
+def besides(comparison: Kept) -> list[str]:
+    """Seconds to the first result and memory of every way to run a network, as a table."""
+    facts = comparison["facts"]
+    ours = facts["cold_start_s"][comparison["ours"]]
+    packed = facts.get("packed_mib", {})
+    weights = f"MiB packed beside {facts.get('weights_mib', 0):.0f} of weights"
+    head = f"{comparison['name']} | first result, s | its / ours | MiB at most | MiB while it runs | {weights} | error"
+    lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
+    for rival, seconds in facts["cold_start_s"].items():
+        cells = [rival, f"{seconds:.1f}", "" if rival == comparison["ours"] else f"{seconds / ours:.1f}"]
+        cells += [f"{facts[f][rival]:.0f}" if f in facts else "" for f in ("peak_mib", "resident_mib")]
+        cells += [f"{packed[rival]:.0f}" if rival in packed else "", f"{facts['error'][rival]:.1e}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def ratios(kept: Kept) -> str:
@@ -125,6 +134,23 @@ def minutes(kept: Kept) -> str:
     lines += (
         ["", *(f"bench_{name}.py: {why}." for name, why in kept["wrong"].items())] if kept["wrong"] else []
     )
+    return "\n".join([f"Measured on: {listed(kept['machine'], '')}.", "", *lines])
+
+
+def solvers(kept: Kept) -> str:
+    """Milliseconds by solver and evaluations."""
+    (case,) = kept["comparisons"]
+    times: dict[str, dict[int, float]] = {}
+    for name, spread in case["time_ms"].items():
+        solver, _, count = name.rpartition(", ")
+        times.setdefault(solver, {})[int(count)] = spread["median"]
+    counts = sorted({count for row in times.values() for count in row})
+    lines = [f"| ms for {case['facts']['images']} images | {' | '.join(map(str, counts))} |"]
+    lines.append("|---" * (len(counts) + 1) + "|")
+    for solver, row in times.items():
+        lines.append(
+            f"| {solver} | {' | '.join(f'{row[count]:.0f}' if count in row else '' for count in counts)} |"
+        )
     return "\n".join([f"Measured on: {listed(kept['machine'], '')}.", "", *lines])
 
 

@@ -39,18 +39,22 @@ def test_rows_come_from_the_file_and_the_rest_stays(tmp_path):
 
 def test_what_a_network_tells_beside_its_times():
     facts = {
-        "cold_start_s": {"fastdiff": 4.0},
-        "error": {"fastdiff": 1e-6},
-        "peak_mib": {"fastdiff": 900.0},
-        "resident_mib": {"fastdiff": 800.0},
+        "cold_start_s": {"fastdiff": 4.0, "old": 10.0},
+        "error": {"fastdiff": 1e-6, "old": 0.0},
+        "peak_mib": {"fastdiff": 900.0, "old": 500.0},
+        "resident_mib": {"fastdiff": 800.0, "old": 400.0},
         "packed_mib": {"fastdiff": 300.0},
         "weights_mib": 136.0,
         "cannot": {"slow": "not installed"},
         "reused": ["old"],
     }
-    (line,) = remarks({"name": "net", "ours": "fastdiff", "facts": facts})[1:]
-    assert "MiB at most: fastdiff 900;" in line and "MiB packed beside 136 of weights: fastdiff 300" in line
-    assert "slow is left out: not installed" in line and "earlier run on this machine: old" in line
+    lines = remarks({"name": "net", "ours": "fastdiff", "facts": facts})
+    assert lines[1] == "net: slow is left out: not installed; times of an earlier run on this machine: old."
+    assert "MiB packed beside 136 of weights" in lines[3]
+    assert lines[5:] == [
+        "| fastdiff | 4.0 |  | 900 | 800 | 300 | 1.0e-06 |",
+        "| old | 10.0 | 2.5 | 500 | 400 |  | 0.0e+00 |",
+    ]
 
 
 def test_cases_of_an_earlier_run_stay(tmp_path):
