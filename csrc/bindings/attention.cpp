@@ -3,6 +3,7 @@
 
 #include "fastdiff/cpu_kernels.h"
 #include "matrices.h"
+#include "scratch.h"
 #include "tape.h"
 
 namespace fastdiff {
@@ -30,8 +31,7 @@ void attention(Tensor out, OptionalTensor log_sums, Tensor q, Tensor k, Tensor v
   if (out.numel() == 0) return;
   compute_or_write([args] {
     torch::stable::parallel_for(0, attention_units(args), 1, [&args](int64_t begin, int64_t end) {
-      const Scratch scratch(attention_scratch(args));
-      cpu_kernels().attention(args, scratch.data(), begin, end);
+      cpu_kernels().attention(args, scratch_of(attention_scratch(args)), begin, end);
     });
   });
 }

@@ -2,6 +2,7 @@
 #include "fastdiff/attention.h"
 #include "fastdiff/cpu_kernels.h"
 #include "matrices.h"
+#include "scratch.h"
 #include "tape.h"
 
 namespace fastdiff {
@@ -12,8 +13,7 @@ void run(LinearAttentionArgs args) {
   args.contexts = contexts.data();
   const auto each = [&args](auto kernel, int64_t units) {
     torch::stable::parallel_for(0, units, 1, [&args, kernel](int64_t begin, int64_t end) {
-      const Scratch scratch(linear_attention_scratch(args));
-      kernel(args, scratch.data(), begin, end);
+      kernel(args, scratch_of(linear_attention_scratch(args)), begin, end);
     });
   };
   each(cpu_kernels().linear_attention_context, args.q.count);

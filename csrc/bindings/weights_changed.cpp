@@ -1,9 +1,10 @@
 // fastdiff::weights_changed: have the parameters of a network changed since their weights were packed?
 //
-// One row of `state` (int64) per tensor: its address, checksums of kSets sets of kSamples words spread over
-// it, and checksums of kParts stretches of its bytes. A call compares the address, one set and one stretch of
-// every tensor, so that a dense edit is seen at once and a sparse one within kParts calls, whatever wrote it.
-// The words of all sets at every call cost a cache miss each, together more than the stretches.
+// `state` (int64) has a column per tensor: its address, the bytes that it reaches over, checksums of kSets
+// sets of kSamples words spread over it, and checksums of kParts stretches of its bytes. A call compares one
+// set and one stretch of every tensor, so that a dense edit is seen at once and a sparse one within kParts
+// calls, whatever wrote it. The words of all sets at every call cost a cache miss each, together more than
+// the stretches; so does asking torch for the sizes of three hundred tensors.
 #include <cstring>
 #include <vector>
 
@@ -12,7 +13,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kSamples = 4, kSets = 4, kParts = 32, kRow = 1 + kSets + kParts;
+constexpr int64_t kSamples = 4, kSets = 4, kParts = 32, kRows = 2 + kSets + kParts;
 constexpr uint64_t kOdd = 0x9E3779B97F4A7C15ull;
 
 struct Bytes {
@@ -65,50 +66,55 @@ uint64_t part_of(const Bytes& bytes, int64_t part) {
   return checksum(bytes.data + begin, end - begin);
 }
 
-int64_t* rows_of_state(const Tensor& state, size_t tensors) {
-  check_dense(state, "state", ScalarType::Long);
-  STD_TORCH_CHECK(state.dim() == 2 && state.size(0) == static_cast<int64_t>(tensors) && state.size(1) == kRow,
-                  "weights_changed: state must be (tensors, ", kRow, ")");
-  return static_cast<int64_t*>(state.mutable_data_ptr());
-}
+struct State {
+  int64_t *addresses, *sizes, *sums, tensors;
 
-std::vector<Bytes> bytes_of_all(const std::vector<Tensor>& tensors) {
-  std::vector<Bytes> bytes;
-  bytes.reserve(tensors.size());
-  for (const Tensor& t : tensors) {
-    STD_TORCH_CHECK(t.is_cpu(), "weights_changed: tensors must be on the CPU");
-    bytes.push_back(bytes_of(t));
+  explicit State(const Tensor& state) {
+    check_dense(state, "state", ScalarType::Long);
+    STD_TORCH_CHECK(state.dim() == 2 && state.size(0) == kRows, "weights_changed: state must be (", kRows,
+                    ", tensors)");
+    tensors = state.size(1);
+    addresses = static_cast<int64_t*>(state.mutable_data_ptr());
+    sizes = addresses + tensors;
+    sums = sizes + tensors;
   }
-  return bytes;
-}
 
-void note_weights(Tensor state, std::vector<Tensor> tensors) {
-  const auto bytes = bytes_of_all(tensors);
-  int64_t* const rows = rows_of_state(state, tensors.size());
-  torch::stable::parallel_for(0, static_cast<int64_t>(bytes.size()), 1, [&](int64_t begin, int64_t end) {
+  Bytes bytes(int64_t i) const { return {reinterpret_cast<const unsigned char*>(addresses[i]), sizes[i]}; }
+  int64_t& of_set(int64_t set, int64_t i) const { return sums[set * tensors + i]; }
+  int64_t& of_part(int64_t part, int64_t i) const { return of_set(kSets + part, i); }
+};
+
+void note_weights(Tensor noted, std::vector<Tensor> weights) {
+  const State state(noted);
+  STD_TORCH_CHECK(state.tensors == static_cast<int64_t>(weights.size()),
+                  "note_weights: state must have a column per tensor");
+  for (int64_t i = 0; i < state.tensors; ++i) {
+    STD_TORCH_CHECK(weights[i].is_cpu(), "note_weights: tensors must be on the CPU");
+    const Bytes bytes = bytes_of(weights[i]);
+    state.addresses[i] = reinterpret_cast<int64_t>(bytes.data);
+    state.sizes[i] = bytes.size;
+  }
+  torch::stable::parallel_for(0, state.tensors, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      int64_t* const row = rows + i * kRow;
-      row[0] = reinterpret_cast<int64_t>(bytes[i].data);
-      for (int64_t set = 0; set < kSets; ++set) row[1 + set] = static_cast<int64_t>(sampled(bytes[i], set));
+      const Bytes bytes = state.bytes(i);
+      for (int64_t set = 0; set < kSets; ++set)
+        state.of_set(set, i) = static_cast<int64_t>(sampled(bytes, set));
       for (int64_t part = 0; part < kParts; ++part)
-        row[1 + kSets + part] = static_cast<int64_t>(part_of(bytes[i], part));
+        state.of_part(part, i) = static_cast<int64_t>(part_of(bytes, part));
     }
   });
 }
 
-bool weights_changed(Tensor state, std::vector<Tensor> tensors, int64_t turn) {
-  const auto bytes = bytes_of_all(tensors);
-  const int64_t* const rows = rows_of_state(state, tensors.size());
-  const int64_t count = static_cast<int64_t>(bytes.size()), part = turn % kParts, set = turn % kSets;
-  for (int64_t i = 0; i < count; ++i) {
-    if (rows[i * kRow] != reinterpret_cast<int64_t>(bytes[i].data)) return true;
-  }
-  std::vector<char> differs(bytes.size(), 0);
-  torch::stable::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
+// The tensors must be those that were noted, alive and of the sizes that they had.
+bool weights_changed(Tensor noted, int64_t turn) {
+  const State state(noted);
+  const int64_t part = turn % kParts, set = turn % kSets;
+  std::vector<char> differs(static_cast<size_t>(state.tensors), 0);
+  torch::stable::parallel_for(0, state.tensors, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t* const row = rows + i * kRow;
-      differs[i] = row[1 + set] != static_cast<int64_t>(sampled(bytes[i], set)) ||
-                   row[1 + kSets + part] != static_cast<int64_t>(part_of(bytes[i], part));
+      const Bytes bytes = state.bytes(i);
+      differs[i] = state.of_set(set, i) != static_cast<int64_t>(sampled(bytes, set)) ||
+                   state.of_part(part, i) != static_cast<int64_t>(part_of(bytes, part));
     }
   });
   return std::find(differs.begin(), differs.end(), 1) != differs.end();
@@ -117,8 +123,8 @@ bool weights_changed(Tensor state, std::vector<Tensor> tensors, int64_t turn) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
-  m.def("note_weights(Tensor(a!) state, Tensor[] tensors) -> ()");
-  m.def("weights_changed(Tensor state, Tensor[] tensors, int turn) -> bool");
+  m.def("note_weights(Tensor(a!) state, Tensor[] weights) -> ()");
+  m.def("weights_changed(Tensor state, int turn) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {

@@ -21,7 +21,7 @@ from fastdiff.ops import extension
 from .fold import Folds
 from .tape import Tape
 
-_ROW = 37  # columns of the state: csrc/bindings/weights_changed.cpp
+_ROWS = 38  # of the state: csrc/bindings/weights_changed.cpp
 _KEPT = 3  # sets of weights (a network, its average, ...) whose packs a program keeps
 
 
@@ -37,30 +37,34 @@ class _Watch:
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self._turn, self._compiled = 0, not extension.MISSING and all(w.is_cpu for w in weights)
-        self._state = torch.zeros((len(weights), _ROW), dtype=torch.int64)
+        self._state = torch.zeros((_ROWS, len(weights)), dtype=torch.int64)
         self.note(weights)
 
     def note(self, weights: Sequence[Tensor]) -> None:
         """Take the weights as they are now for the unchanged ones."""
         self._version = _versions(weights)
-        self._addresses = [w.data_ptr() for w in weights]
+        self._addresses, self._sizes = _places(weights)
         if self._compiled:
             torch.ops.fastdiff.note_weights(self._state, weights)
         else:
             self._sums = [_sum(w) for w in weights]
 
     def same_tensors(self, weights: Sequence[Tensor]) -> bool:
-        """Whether these are the noted tensors, by their addresses."""
-        return self._addresses == [w.data_ptr() for w in weights]
+        """Whether these are the noted tensors, by their addresses and sizes."""
+        return (self._addresses, self._sizes) == _places(weights)
 
     def changed(self, weights: Sequence[Tensor]) -> bool:
         """Whether an address, a version counter, a sampled word or the next stretch of bytes is another one."""
-        if _versions(weights) != self._version:
+        if _versions(weights) != self._version or not self.same_tensors(weights):
             return True
         if not self._compiled:
-            return not self.same_tensors(weights) or self._sums != [_sum(w) for w in weights]
+            return self._sums != [_sum(w) for w in weights]
         self._turn += 1
-        return torch.ops.fastdiff.weights_changed(self._state, weights, self._turn)
+        return torch.ops.fastdiff.weights_changed(self._state, self._turn)
+
+
+def _places(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    return [t.data_ptr() for t in tensors], [t.numel() for t in tensors]
 
 
 def _sum(weight: Tensor) -> float:
