@@ -39,7 +39,7 @@ def bench_sampling_gpu(duel, place, dtype, batch):
     def check() -> None:
         """TF32 and half precision round differently; an image that is another one is far away."""
         wanted = candidates["diffusers eager"]().float().cpu()
-        allowed = 2e-2 if dtype == torch.float32 else 0.5
+        allowed = 5e-2 if dtype == torch.float32 else 0.5
         for name, candidate in candidates.items():
             got = candidate().float().cpu()
             far, usual = float((got - wanted).abs().max()), float((got - wanted).abs().mean())

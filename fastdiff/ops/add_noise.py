@@ -189,8 +189,8 @@ extension.register_fake("add_noise_cpp")
 extension.register_fake("add_noise_cuda")
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=_shape_class,

@@ -184,8 +184,8 @@ for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp", "group_norm
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, triton_reasons, device.WITHOUT_TRITON),
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=_shape_class,

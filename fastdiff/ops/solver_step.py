@@ -330,8 +330,8 @@ for _name in ("solver_step_cpp", "solver_step_cuda"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
     _OP,
-    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
+    dispatch.Backend("cuda", _cuda, _cuda_reasons, extension.CUDA_MISSING),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING, verifies=True, refuses=True),
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=lambda x, **inputs: of_maps(

@@ -83,7 +83,7 @@ def test_compiled_networks(compiled: bool) -> None:
     plain = fastdiff.sample(net, 12, compile=False, **OPTIONS)
     fast: Any = fastdiff.compile(net, inductor=False) if compiled else torch.compile(net, backend="fastdiff")
     for _ in range(2):
-        close(fastdiff.sample(fast, 12, compile=True, **OPTIONS), plain)
+        close(fastdiff.sample(fast, 12, compile=True, **OPTIONS), plain, 2e-3)
 
 
 def test_other_seeds_labels_and_guidance_are_the_same_recording() -> None:
@@ -205,10 +205,12 @@ def test_on_a_stream_of_the_callers() -> None:
 def test_recordings_give_their_memory_back() -> None:
     net = unet()
     fastdiff.sample(net, 12, compile=True, **OPTIONS)
+    recorded.RECORDINGS.clear()
+    before = torch.cuda.memory_allocated()
     for num in range(1, 25):
         fastdiff.sample(net, 12, compile=True, **{**OPTIONS, "num": num})
     assert len(recorded.RECORDINGS) <= recorded.RECORDINGS.most
     recorded.RECORDINGS.clear()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
-    assert torch.cuda.memory_allocated() < 64 << 20
+    assert torch.cuda.memory_allocated() - before < 16 << 20
