@@ -58,6 +58,17 @@ class JointLoss:
     temperature: float = 0.1
     """tau of q, in units of the squared distance."""
 
+    def __post_init__(self) -> None:
+        """Check every range.
+
+        Raises:
+            ValueError: naming the weight.
+        """
+        for name, least in (("prior", 0.0), ("regularity", 0.0), ("temperature", 1e-6)):
+            value = getattr(self, name)
+            if not least <= value < float("inf"):
+                raise ValueError(f"JointLoss: {name} must be finite and >= {least:g}, got {value}")
+
 
 @dataclass(frozen=True)
 class OUBridgeConfig(RunConfig):

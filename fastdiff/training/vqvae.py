@@ -36,8 +36,8 @@ class VQVAENetwork:
     """Halve the size once (cifar) or twice (mini_imagenet)."""
     codebook_flavor: Flavor = "ema"
     """Kind of codebook."""
-    codebook_options: dict[str, int | float] = field(default_factory=dict)
-    """Further options of the codebook, such as `decay 0.99 revive 0.01`."""
+    codebook_options: dict[str, int | float | list[int]] = field(default_factory=dict)
+    """Further options of the codebook, such as `decay 0.99 revive 0.01`, or `levels 8 5 5 5` of fsq."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class HierarchicalNetwork:
     """Width of a code."""
     codebook_flavor: Flavor = "ema"
     """Kind of codebook."""
-    codebook_options: dict[str, int | float] = field(default_factory=dict)
-    """Further options of the codebooks, such as `decay 0.99 revive 0.01`."""
+    codebook_options: dict[str, int | float | list[int]] = field(default_factory=dict)
+    """Further options of the codebooks, such as `decay 0.99 revive 0.01`, or `levels 8 5 5 5` of fsq."""
 
 
 @dataclass(frozen=True)

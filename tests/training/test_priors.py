@@ -16,7 +16,7 @@ from fastdiff.systems.vqvae import VQVAE
 from fastdiff.training import Dataset, train
 from fastdiff.training.config import RunConfig
 from fastdiff.training.latents import images, latent_moments, load_vqvae
-from fastdiff.training.ou_bridge import OUBridgeConfig, OUBridgeTask, PriorNetwork, irregularity
+from fastdiff.training.ou_bridge import JointLoss, OUBridgeConfig, OUBridgeTask, PriorNetwork, irregularity
 from fastdiff.training.pixelcnn import PixelCNNConfig, PixelCNNNetwork, PixelCNNTask
 from fastdiff.training.task import Task
 
@@ -179,6 +179,12 @@ def test_joint_training_moves_the_encoder_by_every_part(shapes: Dataset, vqvae: 
     system = fastdiff.load(_trained(shapes, vqvae, tmp_path, joint=True)).net
     before = systems.load(vqvae)
     assert not torch.equal(before.codebook.weight, system.vqvae.codebook.weight)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"prior": -1.0}, {"regularity": float("nan")}])
+def test_weights_of_the_joint_loss_are_checked(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"JointLoss: {next(iter(wrong))} must be finite and >= "):
+        JointLoss(**wrong)
 
 
 def test_irregularity_is_the_cross_entropy_of_the_assignment() -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fastdiff import systems
+from fastdiff.cli.options import parse
+from fastdiff.nn.codebook import FSQ, EMACodebook, ResidualCodebook
 from fastdiff.systems.vqvae import VQVAE, HierarchicalVQVAE
 from fastdiff.training import Dataset, model_of_run, train
 from fastdiff.training.preview import write_pairs
@@ -92,3 +95,22 @@ def test_pairs_stand_below_each_other(tmp_path: Path) -> None:
     picture = torch.from_numpy(np.array(Image.open(tmp_path / "p.png")))
     assert picture[:, 0].tolist() == [255, 255, 0, 0, 255, 255, 0, 0]
     assert picture[4, 4:].tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("fsq levels 4 4", FSQ),
+        ("ema decay 0.9 revive 0.2", EMACodebook),
+        ("residual stages 3", ResidualCodebook),
+    ],
+)
+def test_every_kind_of_codebook_can_be_asked_for_on_the_command_line(
+    shapes: Dataset, tmp_path: Path, words: str, kind: type[nn.Module]
+) -> None:
+    flavor, *options = words.split()
+    line = ["--data", "x", "--out", str(tmp_path / "run"), "--steps", "1", "--amp", "off", "--no-progress"]
+    line += ["--network.num-codebook", "16", "--network.dim-codebook", "2"]
+    line += ["--network.codebook-flavor", flavor, "--network.codebook-options", *options]
+    config = parse(VQVAEConfig, line, "train vqvae")
+    assert isinstance(train(config, shapes, VQVAETask).codebook, kind)
