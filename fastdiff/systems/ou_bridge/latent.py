@@ -106,7 +106,7 @@ class LatentBridge(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, D, h, w) to their nearest codes and those to images (B, C, H, W), clamped to [-1, 1]."""
-        z_e = latents.to(next(self.vqvae.encode.parameters()).dtype)
+        z_e = latents.to(self.vqvae.dtype)
         return self.vqvae.decode(self.vqvae.quantise(z_e).quantised).clamp(-1.0, 1.0)
 
     def latent_mask(self, mask: Tensor) -> Tensor:

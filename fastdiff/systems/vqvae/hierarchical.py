@@ -148,7 +148,7 @@ class HierarchicalVQVAE(nn.Module):
 
     def quantise(self, x: Tensor) -> list[Quantised]:
         """The codes of images, coarsest first: `quantised` (B, D, h, w) and `indices` (B, h, w) of each level."""
-        self._check(x)
+        check_images("HierarchicalVQVAE", x, self.config["channels"], 2 ** len(self.levels))
         features: list[Tensor] = []
         for encoder in self.encoders:
             features.append(encoder(features[-1] if features else x))
@@ -204,9 +204,6 @@ class HierarchicalVQVAE(nn.Module):
         return self.decode(self.lookup(indices))
 
     # -- checks -------------------------------------------------------------------------------------------------
-
-    def _check(self, x: Tensor) -> None:
-        check_images("HierarchicalVQVAE", x, self.config["channels"], 2 ** len(self.levels))
 
     def _check_config(self) -> None:
         c = self.config

@@ -98,6 +98,11 @@ class VQVAE(nn.Module):
         side = self.image_size // self.reduction
         return side, side
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
+        return next(self.encode.parameters()).dtype
+
     def quantise(self, z_e: Tensor) -> Quantised:
         """Encoder outputs (B, D, h, w) to codes: `quantised` (B, D, h, w), `indices` (B, h, w)."""
         if z_e.dim() != 4 or z_e.shape[1] != self.config["dim_codebook"]:
@@ -112,8 +117,8 @@ class VQVAE(nn.Module):
         Raises:
             TypeError, ValueError: for what are no images for this network.
         """
-        self.check_images(x)
-        return self.encode(x.to(next(self.encode.parameters()).dtype))
+        check_images("VQVAE", x, self.config["channels"], self.reduction)
+        return self.encode(x.to(self.dtype))
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Codes (B, D, h, w) of indices (B, h, w), (B, h, w, S) for codebooks made of S.
@@ -141,10 +146,6 @@ class VQVAE(nn.Module):
         return Reconstruction(
             images, codes.quantised, codes.indices, codes.loss, codes.perplexity, codes.usage
         )
-
-    def check_images(self, x: Tensor) -> None:
-        """Refuse what are no images for this network, see `check_images`."""
-        check_images("VQVAE", x, self.config["channels"], self.reduction)
 
     def codes_across(self, image_size: int) -> int:
         """How many codes stand side by side for images of `image_size` pixels.
