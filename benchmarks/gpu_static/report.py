@@ -9,7 +9,7 @@ from . import attention, bodies, codes, machine, norms, steps, traffic
 HEAD = """# GPU kernels, static facts
 
 Written by `python -m benchmarks.gpu_static`: what the compilers make of the kernels, read from PTX and machine code.
-**No figure here is a timing; none of these kernels has run on a GPU yet.** That they compute the right numbers is
+**No figure here is a timing** (those are in [figures of GPUs](gpu_results.md)). That they compute the right numbers is
 tested without one: the Triton kernels in triton's interpreter, the bodies of the CUDA kernels compiled for the host
 under AddressSanitizer and UndefinedBehaviorSanitizer, both against float64 (`tests/ops`).
 
