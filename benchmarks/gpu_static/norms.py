@@ -23,6 +23,7 @@ class Case:
         size: bytes of an element, 4 (float32) or 2 (bfloat16).
         backward: the gradient.
         groups: of the group norm.
+        terms: maps that are added or joined first, by name; with any of them the sum is written out, too.
     """
 
     op: str
@@ -33,12 +34,14 @@ class Case:
     size: int
     backward: bool = False
     groups: int = 32
+    terms: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Shape, order and type in words."""
         order, kind = "NHWC" if self.last else "NCHW", "float32" if self.size == 4 else "bfloat16"
-        return f"{self.title}, {self.channels}x{self.side}x{self.side} {order} {kind}"
+        terms = f" + {' + '.join(self.terms)}" if self.terms else ""
+        return f"{self.title}, {self.channels}x{self.side}x{self.side} {order} {kind}{terms}"
 
 
 def _both(op: str, *shapes: tuple[str, int, int, bool, int]) -> Iterator[Case]:
@@ -67,6 +70,13 @@ CASES = (
         ("toolbox dim 64", 1024, 8, False, 2),
         ("SD-like", 320, 64, True, 2),
     ),
+    Case("group_norm_silu", "DDPM CIFAR-10", 256, 16, False, 4, terms=("add", "residual", "residual_add")),
+    Case("group_norm_silu", "DDPM CIFAR-10", 384, 32, False, 4, terms=("residual", "x2")),
+    Case("group_norm_silu", "DDPM CIFAR-10", 256, 16, True, 2, terms=("add", "residual", "residual_add")),
+    Case("group_norm_silu", "SD 1.5", 640, 64, True, 2, terms=("residual", "x2")),
+    Case("group_norm_silu", "SD 1.5", 640, 32, False, 2, terms=("residual",)),
+    Case("rms_norm_silu", "toolbox dim 64", 128, 32, False, 4, terms=("add", "residual")),
+    Case("rms_norm_silu", "toolbox dim 64", 256, 16, True, 2, terms=("add", "residual")),
 )
 
 
@@ -81,13 +91,13 @@ def builds(case: Case) -> Iterator[machine.Build]:
     yield from (_group_builds if case.op == "group_norm_silu" else _rms_builds)(case, layout)
 
 
-_FLOATS = ("weight", "bias", "scale", "shift", "statistics", "partials", "sums")
+_FLOATS = ("weight", "bias", "scale", "shift", "statistics", "partials", "sums", "add", "residual_add")
+_TERMS = ("add", "residual", "residual_add", "x2")
+_MAPS = ("x", "r", "x2", "out", "total")
 _STRIDES = (
-    "scale_stride",
-    "shift_stride",
-    "x_sample",
-    "x_channel",
-    "x_pixel",
+    *("add_stride", "residual_add_stride", "scale_stride", "shift_stride"),
+    *(f"{name}_{axis}" for name in _MAPS for axis in ("sample", "channel", "pixel")),
+    "split",
     "channels",
     "pixels",
     "part",
@@ -96,11 +106,17 @@ _STRIDES = (
 
 
 def _build(case: Case, module: str, kernel: str, warps: int, **fixed: object) -> machine.Build:
-    types = dict.fromkeys(("x", "out", "gradient"), _TYPES[case.size]) | dict.fromkeys(_FLOATS, "*fp32")
+    maps = ("x", "out", "gradient", "residual", "x2", "total")
+    types = dict.fromkeys(maps, _TYPES[case.size]) | dict.fromkeys(_FLOATS, "*fp32")
     types |= dict.fromkeys(("eps", "root"), "fp32")
-    one = "x_channel" if case.last else "x_pixel"
-    fixed = {"ACTIVATE": True, "WIDE": False, one: 1, **fixed}
-    return machine.Build(module, kernel, types, fixed, [n for n in _STRIDES if n != one], warps)
+    ones = [f"{name}_{'channel' if case.last else 'pixel'}" for name in _MAPS]
+    fixed = {"ACTIVATE": True, "AFTER": False, "WIDE": False, **dict.fromkeys(ones, 1), **fixed}
+    # A second launch reads the sum that the first has written.
+    terms = () if kernel == "group_norm_apply_kernel" else case.terms
+    fixed |= dict.fromkeys(name for name in _TERMS if name not in terms)
+    if not terms:
+        fixed["total"] = None
+    return machine.Build(module, kernel, types, fixed, [n for n in _STRIDES if n not in ones], warps)
 
 
 def _group_builds(case: Case, layout: object) -> Iterator[machine.Build]:
@@ -109,7 +125,10 @@ def _group_builds(case: Case, layout: object) -> Iterator[machine.Build]:
 
     module = "group_norm_silu_backward" if case.backward else "group_norm_silu"
     room = group_norm_silu_backward if case.backward else group_norm_silu
-    plan = plan_of(layout, case.groups, case.size, room.HELD, room.OF_THREAD)
+    if case.backward:
+        plan = plan_of(layout, case.groups, case.size, room.HELD, room.OF_THREAD)
+    else:
+        plan = room.plan_for(layout, case.groups, case.size, bool(case.terms))
     fixed = {"BLOCK": plan.block, "CHANNELS": plan.channels, "PIXELS": plan.pixels, "SLOTS": plan.slots}
     fixed |= {"ENTRIES": plan.entries, "PER_GROUP": maps.power(case.channels // case.groups)}
     if plan.slab:
@@ -119,19 +138,26 @@ def _group_builds(case: Case, layout: object) -> Iterator[machine.Build]:
     else:
         names = ["group_norm_partial_kernel", "group_norm_apply_kernel"]
     for name in names:
-        yield _build(case, module, name, plan.warps, **fixed)
+        place = module if case.backward or plan.slab else "group_split"
+        yield _build(case, place, name, plan.warps, **fixed)
 
 
 def passes(case: Case) -> int:
-    """Maps that the launches must read and write: (1R + 1W) or (2R + 1W), backward with the gradient read as well."""
+    """Maps that the launches must read and write: (1R + 1W) or (2R + 1W), backward with the gradient read as well.
+
+    With a residual one more is read, and the sum is written.
+    """
     launches = len(list(builds(case)))
+    if case.terms:
+        return (2 if launches == 1 else 3) + 1 + ("residual" in case.terms)
     return (3 if launches == 1 else 5) if case.backward else (2 if launches == 1 else 3)
 
 
 def _rms_builds(case: Case, layout: object) -> Iterator[machine.Build]:
     from fastdiff.kernels import rms_norm_silu
 
-    held = rms_norm_silu.OF_THREAD_BACKWARD if case.backward else rms_norm_silu.OF_THREAD
+    held = rms_norm_silu.OF_THREAD_OF_SUMS if case.terms else rms_norm_silu.OF_THREAD
+    held = rms_norm_silu.OF_THREAD_BACKWARD if case.backward else held
     tile = rms_norm_silu.tile_of(layout, case.size, held)
     name = "rms_norm_silu_backward_kernel" if case.backward else "rms_norm_silu_kernel"
     yield _build(case, "rms_norm_silu", name, tile.warps, CHANNELS=tile.channels, PIXELS=tile.pixels)

@@ -58,20 +58,26 @@ def launches(name: str, args: Any, result: Any) -> tuple[int, int]:
         x = args[0]
         copies = 0 if x.is_contiguous() else 1
         return 3 + copies, read + written + (1 + 2 * copies) * touched(x)
-    if name == "norm_silu":
-        kernels = _norm_kernels(*args[:2])
-        return kernels, read + written + (kernels - 1) * touched(args[0])
+    if name.startswith("norm_silu"):
+        s = next(tensors(result))  # the map that is normalised has its shape
+        sums = name != "norm_silu"
+        kernels = 1 if _is_slab(args[0], s, args[1], sums) else 2
+        hidden = (
+            0  # a sum that a second launch reads, and that the first had to write where nobody asked for it
+        )
+        if kernels == 2:
+            several = sums and (args[11] is not None or (args[9] is not None and not args[12]))
+            hidden = touched(s) * (2 if several and name == "norm_silu_of_sum" else 1)
+        return kernels, read + written + hidden
     return 1, read + written
 
 
-def _norm_kernels(x: Tensor, groups: int) -> int:
-    from fastdiff.kernels.group_norm_silu import HELD, OF_THREAD
-    from fastdiff.kernels.group_plans import plan_of
-    from fastdiff.kernels.maps import map_of
+def _is_slab(x: Tensor, s: Tensor, groups: int, sums: bool) -> bool:
+    from fastdiff.kernels.group_norm_silu import plan_for
+    from fastdiff.kernels.sums import summed
 
-    if not groups:
-        return 1
-    return 1 if plan_of(map_of(x), groups, x.element_size(), HELD, OF_THREAD).slab else 2
+    layout = summed(s, None, x, None, None, None, None).layout
+    return not groups or plan_for(layout, groups, x.element_size(), sums).slab
 
 
 class Launches(TorchDispatchMode):

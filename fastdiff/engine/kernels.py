@@ -69,6 +69,32 @@ def norm_silu(
     return rms_norm_silu(x, weight, scale=scale, shift=shift, eps=eps, activate=activate)
 
 
+def norm_silu_of_sum(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+    add: Tensor | None,
+    residual: Tensor | None,
+    residual_add: Tensor | None,
+    x2: Tensor | None,
+    after: bool,
+    last: bool,
+    with_sum: bool = False,
+) -> Any:
+    """`norm_silu` with the sums around it, see `fastdiff.ops.norm_sums`; with `with_sum` a pair of result and sum."""
+    around: dict[str, Any] = {"add": add, "residual": residual, "residual_add": residual_add, "x2": x2}
+    around |= {"scale": scale, "shift": shift, "eps": eps, "activate": activate}
+    around |= {"after": after, "last": last, "with_sum": with_sum}
+    if groups:
+        return group_norm_silu(x, groups, weight, bias, **around)
+    return rms_norm_silu(x, weight, **around)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
     """`fastdiff.ops.attention` of q (..., N, D), k (..., M, D) and v (..., M, E): (..., N, E); float32 in C++."""
     if out is None:

@@ -1,11 +1,14 @@
 """The operations of a graph whose weights stay where they are: opaque to inductor, in memory like eager torch's.
 
 fastdiff::norm_silu    `kernels.norm_silu`; the result has the type and, where x is dense, the strides of x
+fastdiff::norm_silu_of_sum  the same of a sum of maps; fastdiff::norm_silu_and_sum returns the sum, too
 fastdiff::attention    `fastdiff.ops.attention`, where a network calls it
 fastdiff::attention_by attention on the backends that the network's author allowed
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +16,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastdiff.ops.feature_maps import dense
+from fastdiff.ops.norm_sums import empty_map
 
 from . import kernels
 
@@ -81,6 +85,32 @@ _LIBRARY.define(
 )
 _LIBRARY.impl("norm_silu", kernels.norm_silu, "CompositeExplicitAutograd")
 torch.library.register_fake("fastdiff::norm_silu", lambda x, *_: _like(x), lib=_LIBRARY)
+_OF_SUM = (
+    "(Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? scale, Tensor? shift, float eps, bool activate, "
+    "Tensor? add, Tensor? residual, Tensor? residual_add, Tensor? x2, bool after, bool last) -> "
+)
+
+
+def _fake_of_sum(x: Tensor, *rest: Any) -> Tensor:
+    return empty_map(dense(x), rest[10], rest[12])
+
+
+def _fake_and_sum(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _fake_of_sum(x, *rest), empty_map(dense(x), rest[10], False)
+
+
+def _and_sum(x: Tensor, groups: int, *rest: Any) -> tuple[Tensor, Tensor]:
+    whole: Any = kernels.norm_silu_of_sum
+    both: tuple[Tensor, Tensor] = whole(x, groups, *rest, with_sum=True)
+    return both
+
+
+_LIBRARY.define(f"norm_silu_of_sum{_OF_SUM}Tensor")
+_LIBRARY.impl("norm_silu_of_sum", kernels.norm_silu_of_sum, "CompositeExplicitAutograd")
+torch.library.register_fake("fastdiff::norm_silu_of_sum", _fake_of_sum, lib=_LIBRARY)
+_LIBRARY.define(f"norm_silu_and_sum{_OF_SUM}(Tensor, Tensor)")
+_LIBRARY.impl("norm_silu_and_sum", _and_sum, "CompositeExplicitAutograd")
+torch.library.register_fake("fastdiff::norm_silu_and_sum", _fake_and_sum, lib=_LIBRARY)
 _LIBRARY.define("attention(Tensor q, Tensor k, Tensor v, float scale) -> Tensor")
 _LIBRARY.impl("attention", _attention, "CompositeExplicitAutograd")
 torch.library.register_fake("fastdiff::attention", lambda q, k, v, scale: heads_inside(q, v), lib=_LIBRARY)
@@ -91,5 +121,7 @@ _LIBRARY.define(
 _LIBRARY.impl("attention_by", _attention_by, "CompositeExplicitAutograd")
 torch.library.register_fake("fastdiff::attention_by", lambda q, k, v, *_: heads_inside(q, v), lib=_LIBRARY)
 norm_silu = torch.ops.fastdiff.norm_silu.default
+norm_silu_of_sum = torch.ops.fastdiff.norm_silu_of_sum.default
+norm_silu_and_sum = torch.ops.fastdiff.norm_silu_and_sum.default
 attention = torch.ops.fastdiff.attention.default
 attention_by = torch.ops.fastdiff.attention_by.default

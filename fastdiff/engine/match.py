@@ -13,7 +13,9 @@ from .fuse_convs import fuse_convs
 from .fuse_linear_attention import fuse_linear_attention
 from .fuse_norms import fuse_norms
 from .fuse_products import fuse_products, pointwise_to_linear
+from .fuse_sums import fuse_sums
 from .graphs import Node, calls
+from .live_linears import join_linears
 from .normalise import drop_no_ops, plain_views
 from .settings import Settings
 
@@ -50,5 +52,7 @@ def match_live(graph: fx.Graph) -> None:
     fuse_attention(graph)
     plain_views(graph)
     drop_no_ops(graph)
+    join_linears(graph)
+    fuse_sums(graph)
     for node in calls(graph, *_OPAQUE):
         node.target = _OPAQUE[node.target]

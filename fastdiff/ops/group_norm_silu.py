@@ -6,7 +6,7 @@
 
 x (B, C, ...) is float32, float16 or bfloat16 (float64: torch backend); y has its dtype and, where x is dense, its
 strides. Statistics and everything between are float32. weight, bias are (C,), scale, shift (B, C), each may be left
-out, in float32 or half precision.
+out, in float32 or half precision. What is normalised may be a sum of maps, and may be returned: `norm_sums`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import device, dispatch, extension
+from . import device, dispatch, extension, norm_sums
 from .arguments import check_flag, check_groups, check_number, wants_gradient
 from .feature_maps import (
     check_map,
@@ -129,8 +129,9 @@ def _forward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     out, statistics = torch.empty_like(x), x.new_empty((x.shape[0], groups, _STATISTICS), dtype=torch.float32)
+    factors = norm_sums.factors if backend == "triton" else _factors
     getattr(torch.ops.fastdiff, f"group_norm_silu_{backend}").default(
-        out, statistics, x, *_factors(weight, bias, scale, shift), groups, eps, activate
+        out, statistics, x, *factors(weight, bias, scale, shift), groups, eps, activate
     )
     return out, statistics
 
@@ -166,10 +167,16 @@ _MOST_OF_A_GROUP = 512
 
 
 def _cuda_reasons(**inputs: Any) -> list[str]:
-    channels = inputs["x"].shape[1] // inputs["groups"]
-    if channels <= _MOST_OF_A_GROUP:
-        return cuda_reasons(**inputs)
-    return [*cuda_reasons(**inputs), f"a group has {channels} channels, it takes at most {_MOST_OF_A_GROUP}"]
+    told, channels = cuda_reasons(**inputs), inputs["x"].shape[1] // inputs["groups"]
+    if channels > _MOST_OF_A_GROUP:
+        told.append(f"a group has {channels} channels, it takes at most {_MOST_OF_A_GROUP}")
+    given = {name: inputs[name] for name in ("weight", "bias", "scale", "shift") if inputs[name] is not None}
+    halves = [name for name, factor in given.items() if factor.dtype != torch.float32]
+    if halves and not device.WITHOUT_TRITON:
+        told.append(
+            f"{' and '.join(halves)} would be cast by launches of their own, Triton casts them inside"
+        )
+    return told
 
 
 def _cuda(**inputs: Any) -> Tensor:
@@ -178,6 +185,28 @@ def _cuda(**inputs: Any) -> Tensor:
 
 def _shape_class(*, x: Tensor, **_: Any) -> str:
     return of_maps(x)
+
+
+def _check_with_sums(inputs: Mapping[str, Any]) -> None:
+    norm_sums.check_sums(_OP, inputs)
+    _check(norm_sums.whole_map(inputs))
+
+
+def _triton_of_sum(*, x: Tensor, with_sum: bool, last: bool, **given: Any) -> norm_sums.Result:
+    if wants_gradient(x, *given.values()):
+        return norm_sums.composed(group_norm_silu, {"x": x, "with_sum": with_sum, "last": last, **given})
+    from ..kernels import group_norm_silu as _  # noqa: F401 (registers the ops)
+
+    x, sums = dense(x), norm_sums.read_by_kernels(norm_sums.Sums.of(given))
+    y = norm_sums.empty_map(x, sums.x2, last)
+    s = norm_sums.empty_map(x, sums.x2, False) if with_sum else None
+    statistics = x.new_empty((x.shape[0], given["groups"], _STATISTICS), dtype=torch.float32)
+    factors = norm_sums.factors(*(given[name] for name in ("weight", "bias", "scale", "shift")))
+    torch.ops.fastdiff.group_norm_silu_of_sum_triton.default(
+        *(y, s, statistics, x, *sums[:4], *factors),
+        *(given["groups"], given["eps"], given["activate"], sums.after),
+    )
+    return y if s is None else (y, s)
 
 
 for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp", "group_norm_silu_cuda"):
@@ -189,6 +218,9 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("cpp", _cpp, cpp_reasons, extension.MISSING, verifies=True),
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=_shape_class,
+)
+_OF_SUMS = norm_sums.backends(
+    reference, _triton_of_sum, triton_reasons, ("cuda", extension.CUDA_MISSING), ("cpp", extension.MISSING)
 )
 
 
@@ -202,7 +234,14 @@ def group_norm_silu(
     shift: Tensor | None = None,
     eps: float = 1e-5,
     activate: bool = True,
-) -> Tensor:
+    add: Tensor | None = None,
+    residual: Tensor | None = None,
+    residual_add: Tensor | None = None,
+    x2: Tensor | None = None,
+    after: bool = False,
+    with_sum: bool = False,
+    last: bool = False,
+) -> Any:
     """Group norm -> (optional) * (1 + scale) + shift -> (optional) SiLU.
 
     Args:
@@ -214,9 +253,17 @@ def group_norm_silu(
         shift: (B, C), None for 0.
         eps: added to the variance, at least 0.
         activate: apply SiLU.
+        add: (B, C) or (C,) added to every pixel of x before it is normalised, None for 0.
+        residual: (B, C, ...) added to x, None for 0.
+        residual_add: (B, C) or (C,) added with the residual, None for 0.
+        x2: (B, C2, ...) joined to x behind its channels, after what is added; weight, bias, scale and shift then have
+            C + C2 channels, and so has the result.
+        after: add residual and residual_add to the result instead.
+        with_sum: return what was normalised, too, rounded to the type of x.
+        last: the result's channels are last in memory, where it has two or three dimensions of pixels.
 
     Returns:
-        (B, C, ...) in the dtype and, where x is dense, in the strides of x.
+        (B, C, ...) in the dtype and, where x is dense, in the strides of x; with `with_sum` that and the sum.
 
     Raises:
         TypeError: x is no floating tensor (B, C, ...).
@@ -228,6 +275,18 @@ def group_norm_silu(
         **{"x": x, "groups": groups, "weight": weight, "bias": bias, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
-    if not isinstance(groups, int):  # here: C++ takes an array of one for a number, too
-        _check(inputs)
-    return dispatch.run(_OP, _BACKENDS, inputs, _check)
+    if (
+        add is None
+        and residual is None
+        and residual_add is None
+        and x2 is None
+        and not (after or with_sum or last)
+    ):
+        if not isinstance(groups, int):  # here: C++ takes an array of one for a number, too
+            _check(inputs)
+        return dispatch.run(_OP, _BACKENDS, inputs, _check)
+    around = {
+        **{"add": add, "residual": residual, "residual_add": residual_add, "x2": x2},
+        **{"after": after, "with_sum": with_sum, "last": last},
+    }
+    return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)

@@ -6,7 +6,7 @@
 
 x (B, C, ...) is float32, float16 or bfloat16 (float64: torch backend); y has its dtype and, where x is dense, its
 strides. The norm and everything between are float32. weight is (C,), scale, shift are (B, C), each may be left out,
-in float32 or half precision.
+in float32 or half precision. What is normalised may be a sum of maps, and may be returned: `norm_sums`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import device, dispatch, extension
+from . import device, dispatch, extension, norm_sums
 from .arguments import check_flag, check_number, wants_gradient
 from .feature_maps import (
     check_map,
@@ -123,8 +123,9 @@ def _forward(
     backend: str,
 ) -> Tensor:
     out = torch.empty_like(x)
+    factors = norm_sums.factors if backend == "triton" else _factors
     getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}").default(
-        out, x, *_factors(weight, scale, shift), eps, activate
+        out, x, *factors(weight, scale, shift), eps, activate
     )
     return out
 
@@ -169,6 +170,30 @@ def _shape_class(*, x: Tensor, **_: Any) -> str:
     return of_maps(x)
 
 
+def _check_with_sums(inputs: Mapping[str, Any]) -> None:
+    norm_sums.check_sums(_OP, inputs)
+    _check(norm_sums.whole_map(inputs))
+
+
+def _triton_of_sum(*, x: Tensor, with_sum: bool, last: bool, **given: Any) -> norm_sums.Result:
+    if wants_gradient(x, *given.values()):
+        return norm_sums.composed(rms_norm_silu, {"x": x, "with_sum": with_sum, "last": last, **given})
+    from ..kernels import rms_norm_silu as _  # noqa: F401 (registers the ops)
+
+    x, sums = dense(x), norm_sums.read_by_kernels(norm_sums.Sums.of(given))
+    y = norm_sums.empty_map(x, sums.x2, last)
+    s = norm_sums.empty_map(x, sums.x2, False) if with_sum else None
+    torch.ops.fastdiff.rms_norm_silu_of_sum_triton.default(
+        *(y, s, x, *sums[:4], *norm_sums.factors(given["weight"], given["scale"], given["shift"])),
+        *(given["eps"], given["activate"], sums.after),
+    )
+    return y if s is None else (y, s)
+
+
+def _reasons_of_sum(**inputs: Any) -> list[str]:
+    return _triton_reasons(**norm_sums.whole_map(inputs))
+
+
 for _name in ("rms_norm_silu_cpp", "rms_norm_silu_backward_cpp"):
     extension.register_fake(_name)
 _BACKENDS = dispatch.register(
@@ -178,6 +203,7 @@ _BACKENDS = dispatch.register(
     dispatch.Backend("torch", reference, lambda **_: []),
     shape_class=_shape_class,
 )
+_OF_SUMS = norm_sums.backends(reference, _triton_of_sum, _reasons_of_sum, ("cpp", extension.MISSING))
 
 
 def rms_norm_silu(
@@ -188,7 +214,14 @@ def rms_norm_silu(
     shift: Tensor | None = None,
     eps: float = 1e-12,
     activate: bool = True,
-) -> Tensor:
+    add: Tensor | None = None,
+    residual: Tensor | None = None,
+    residual_add: Tensor | None = None,
+    x2: Tensor | None = None,
+    after: bool = False,
+    with_sum: bool = False,
+    last: bool = False,
+) -> Any:
     """RMS norm over channels -> (optional) * (1 + scale) + shift -> (optional) SiLU.
 
     Args:
@@ -198,9 +231,17 @@ def rms_norm_silu(
         shift: (B, C), None for 0.
         eps: lower bound of the norm over channels, at least 1e-37.
         activate: apply SiLU.
+        add: (B, C) or (C,) added to every pixel of x before it is normalised, None for 0.
+        residual: (B, C, ...) added to x, None for 0.
+        residual_add: (B, C) or (C,) added with the residual, None for 0.
+        x2: (B, C2, ...) joined to x behind its channels, after what is added; weight, bias, scale and shift then have
+            C + C2 channels, and so has the result.
+        after: add residual and residual_add to the result instead.
+        with_sum: return what was normalised, too, rounded to the type of x.
+        last: the result's channels are last in memory, where it has two or three dimensions of pixels.
 
     Returns:
-        (B, C, ...) in the dtype and, where x is dense, in the strides of x.
+        (B, C, ...) in the dtype and, where x is dense, in the strides of x; with `with_sum` that and the sum.
 
     Raises:
         TypeError: x is no floating tensor (B, C, ...).
@@ -212,4 +253,16 @@ def rms_norm_silu(
         **{"x": x, "weight": weight, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
-    return dispatch.run(_OP, _BACKENDS, inputs, _check)
+    if (
+        add is None
+        and residual is None
+        and residual_add is None
+        and x2 is None
+        and not (after or with_sum or last)
+    ):
+        return dispatch.run(_OP, _BACKENDS, inputs, _check)
+    around = {
+        **{"add": add, "residual": residual, "residual_add": residual_add, "x2": x2},
+        **{"after": after, "with_sum": with_sum, "last": last},
+    }
+    return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)

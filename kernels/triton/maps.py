@@ -53,13 +53,25 @@ def row_stride(factor: Tensor | None) -> int:
 
 
 @triton.jit
+def place(sample, sample_stride, c, channel_stride, p, pixel_stride):
+    """Where channels c x pixels p of one sample lie."""
+    return sample * sample_stride + (c[:, None] * channel_stride + p[None, :] * pixel_stride)
+
+
+@triton.jit
+def row_of(rows, stride, sample, c, wanted):
+    """rows[sample, c] as float32; a stride of 0 is one row for all samples."""
+    return tl.load(rows + sample * stride + c, mask=wanted, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def factor_of(weight, scale, sample, scale_stride, c, wanted):
     """weight * (1 + scale) of the channels c of one sample."""
     factor = tl.where(wanted, 1.0, 0.0)
     if weight is not None:
-        factor = factor * tl.load(weight + c, mask=wanted, other=0.0)
+        factor = factor * tl.load(weight + c, mask=wanted, other=0.0).to(tl.float32)
     if scale is not None:
-        factor = factor * (1.0 + tl.load(scale + sample * scale_stride + c, mask=wanted, other=0.0))
+        factor = factor * (1.0 + row_of(scale, scale_stride, sample, c, wanted))
     return factor
 
 
@@ -68,11 +80,11 @@ def offset_of(bias, scale, shift, sample, scale_stride, shift_stride, c, wanted)
     """bias * (1 + scale) + shift of the channels c of one sample."""
     offset = tl.where(wanted, 0.0, 0.0)
     if bias is not None:
-        offset += tl.load(bias + c, mask=wanted, other=0.0)
+        offset += tl.load(bias + c, mask=wanted, other=0.0).to(tl.float32)
         if scale is not None:
-            offset = offset * (1.0 + tl.load(scale + sample * scale_stride + c, mask=wanted, other=0.0))
+            offset = offset * (1.0 + row_of(scale, scale_stride, sample, c, wanted))
     if shift is not None:
-        offset += tl.load(shift + sample * shift_stride + c, mask=wanted, other=0.0)
+        offset += row_of(shift, shift_stride, sample, c, wanted)
     return offset
 
 

@@ -15,27 +15,49 @@ import triton
 import triton.language as tl
 
 from .launching import register
-from .maps import Map, activated, before_activation, factor_of, map_of, offset_of, power, row_stride
+from .maps import Map, activated, before_activation, factor_of, map_of, offset_of, place, power, row_stride
+from .sums import Summed, finished, loaded, summed
 
 
 @triton.jit
 def rms_norm_silu_kernel(
-    out,  # (B, C, pixels) like x
+    out,  # (B, C, pixels)
+    total,  # s, the map that is normalised; None where nobody else reads it
     x,
-    weight,  # float32 (C,) or None
-    scale,  # float32 (B, C), rows scale_stride apart, or None; so is shift
+    add,  # (C,) or (B, C), or None; so is residual_add
+    residual,  # (B, C, pixels) or None
+    residual_add,
+    x2,  # (B, C - split, pixels) or None
+    weight,  # (C,) or None
+    scale,  # (B, C), rows scale_stride apart, or None; so is shift
     shift,
+    add_stride,
+    residual_add_stride,
     scale_stride,
     shift_stride,
     x_sample,
     x_channel,
     x_pixel,
+    r_sample,
+    r_channel,
+    r_pixel,
+    x2_sample,
+    x2_channel,
+    x2_pixel,
+    out_sample,
+    out_channel,
+    out_pixel,
+    total_sample,
+    total_channel,
+    total_pixel,
+    split,  # channels of x
     channels,
     pixels,
     tiles,  # of one sample
     eps,
     root,  # of the number of channels
     ACTIVATE: tl.constexpr,
+    AFTER: tl.constexpr,  # residual is added to the result
     WIDE: tl.constexpr,  # a sample needs 64 bits
     CHANNELS: tl.constexpr,  # a power of two
     PIXELS: tl.constexpr,
@@ -47,13 +69,23 @@ def rms_norm_silu_kernel(
     p = (first.to(tl.int64) if WIDE else first) + tl.arange(0, PIXELS)
     wanted = c < channels
     inside = wanted[:, None] & (p < pixels)[None, :]
-    at = sample * x_sample + (c[:, None] * x_channel + p[None, :] * x_pixel)
-    values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    r_at = place(sample, r_sample, c, r_channel, p, r_pixel)
+    values = loaded(
+        x, add, residual, residual_add, x2, place(sample, x_sample, c, x_channel, p, x_pixel), r_at,
+        place(sample, x2_sample, c - split, x2_channel, p, x2_pixel), split, sample, add_stride,
+        residual_add_stride, c, wanted, inside, AFTER,
+    )  # fmt: skip
+    if total is not None:
+        tl.store(total + place(sample, total_sample, c, total_channel, p, total_pixel), values, mask=inside)
     norm = tl.sqrt_rn(tl.sum(values * values, 0))
     n = values * (1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL))[None, :]
     factor = root * factor_of(weight, scale, sample, scale_stride, c, wanted)
     offset = offset_of(None, scale, shift, sample, scale_stride, shift_stride, c, wanted)
-    tl.store(out + at, activated(n * factor[:, None] + offset[:, None], ACTIVATE), mask=inside)
+    y = activated(n * factor[:, None] + offset[:, None], ACTIVATE)
+    y = finished(
+        y, residual, residual_add, r_at, sample, residual_add_stride, c, wanted, inside, AFTER
+    )  # fmt: skip
+    tl.store(out + place(sample, out_sample, c, out_channel, p, out_pixel), y, mask=inside)
 
 
 @triton.jit
@@ -134,8 +166,8 @@ def tile_of(layout: Map, size: int, of_thread: int) -> Tile:
     return Tile(channels, pixels, min(16, max(1, channels * pixels // (32 * of_thread))))
 
 
-#: Elements of a thread, forward and backward.
-OF_THREAD, OF_THREAD_BACKWARD = 32, 16
+#: Elements of a thread, forward, with sums, and backward.
+OF_THREAD, OF_THREAD_OF_SUMS, OF_THREAD_BACKWARD = 32, 16, 16
 
 
 def launch(
@@ -148,16 +180,54 @@ def launch(
     activate: bool,
 ) -> None:
     """Write y into out, which lies like x; see `fastdiff.ops.rms_norm_silu`."""
-    if x.numel() == 0:
+    terms = summed(out, None, x, None, None, None, None)
+    _launch(out, None, x, terms, (weight, scale, shift), eps, activate, False)
+
+
+def launch_sums(
+    out: Tensor,
+    total: Tensor | None,
+    x: Tensor,
+    add: Tensor | None,
+    residual: Tensor | None,
+    residual_add: Tensor | None,
+    x2: Tensor | None,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    eps: float,
+    activate: bool,
+    after: bool,
+) -> None:
+    """The same of a sum, which goes into `total` unless that is None; see `fastdiff.ops.norm_sums`."""
+    terms = summed(out, total, x, add, residual, residual_add, x2)
+    _launch(out, total, x, terms, (weight, scale, shift), eps, activate, after)
+
+
+def _launch(
+    out: Tensor,
+    total: Tensor | None,
+    x: Tensor,
+    terms: Summed,
+    factors: tuple[Tensor | None, ...],
+    eps: float,
+    activate: bool,
+    after: bool,
+) -> None:
+    if out.numel() == 0:
         return
-    layout = map_of(x)
-    tile = tile_of(layout, x.element_size(), OF_THREAD)
+    layout = terms.layout
+    plain = terms.plain and terms.out == layout.strides
+    tile = tile_of(layout, x.element_size(), OF_THREAD if plain else OF_THREAD_OF_SUMS)
     tiles = -(-layout.pixels // tile.pixels)
     with torch.cuda.device_of(x):
         rms_norm_silu_kernel[(layout.batch * tiles,)](
-            *(out, x, weight, scale, shift, row_stride(scale), row_stride(shift), *layout.strides),
+            *(out, total, x, *terms.tensors, *factors),
+            *(*terms.rows, row_stride(factors[1]), row_stride(factors[2])),
+            *(*terms.x, *terms.residual, *terms.x2, *terms.out, *terms.total, terms.first),
             *(layout.channels, layout.pixels, tiles, eps, math.sqrt(layout.channels)),
             ACTIVATE=activate,
+            AFTER=after,
             WIDE=layout.sample >= 2**31,
             CHANNELS=tile.channels,
             PIXELS=tile.pixels,
@@ -199,6 +269,12 @@ register(
     "rms_norm_silu_triton(Tensor(a!) out, Tensor x, Tensor? weight, Tensor? scale, Tensor? shift, float eps, "
     "bool activate) -> ()",
     launch,
+)
+register(
+    "rms_norm_silu_of_sum_triton(Tensor(a!) out, Tensor(b!)? total, Tensor x, Tensor? add, Tensor? residual, "
+    "Tensor? residual_add, Tensor? x2, Tensor? weight, Tensor? scale, Tensor? shift, float eps, bool activate, "
+    "bool after) -> ()",
+    launch_sums,
 )
 register(
     "rms_norm_silu_backward_triton(Tensor(a!) out, Tensor(b!) sums, Tensor gradient, Tensor x, Tensor? weight, "

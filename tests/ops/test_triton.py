@@ -23,7 +23,14 @@ needs_triton = pytest.mark.skipif(
 
 @needs_triton
 @pytest.mark.parametrize(
-    "room", ["interpreted_triton", "interpreted_norms", "interpreted_vq", "interpreted_attention"]
+    "room",
+    [
+        "interpreted_triton",
+        "interpreted_norms",
+        "interpreted_sums",
+        "interpreted_vq",
+        "interpreted_attention",
+    ],
 )
 def test_kernels_are_right_in_the_interpreter(room):
     result = subprocess.run(
