@@ -218,7 +218,10 @@ static Term solver_noise(const SolverStepArgs& args, const Tile& tile, Buffers& 
   float* scaled = buffers.noise;
   for_vectors(tile.count, [=](int i, auto access) {
     const Floats half_log = 0.5f * (l_0 + l_1 * access.load_from(v + i));
-    access.store_to(scaled + i, exponential(half_log) * access.load_from(noise + i));
+    // exponential() stops at exp(88); what is larger than float32 has to become infinite
+    const Floats far = half_log > 64.0f ? broadcast(64.0f) : Floats{};
+    const Floats factor = far > 0.0f ? broadcast(6.2351491e27f) : broadcast(1.0f);  // exp(far)
+    access.store_to(scaled + i, exponential(half_log - far) * factor * access.load_from(noise + i));
   });
   return Term(s, scaled);
 }

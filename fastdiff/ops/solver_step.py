@@ -26,11 +26,9 @@ def host_row(table: Tensor, row: int | Tensor) -> list[float] | None:
     """The row's values where they can be read without waiting for a device or breaking a graph, else None."""
     if torch.compiler.is_compiling() or type(table) is not Tensor or table.device.type != "cpu":
         return None
-    if isinstance(row, Tensor):
-        if type(row) is not Tensor or row.device.type != "cpu":
-            return None
-        row = int(row.reshape(-1)[0])
-    return list(table.detach()[row].tolist())
+    if isinstance(row, Tensor) and (type(row) is not Tensor or row.device.type != "cpu"):
+        return None
+    return list(table.detach()[int(row)].tolist())
 
 
 class _Row:
@@ -192,8 +190,8 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 
 def _check_row(row: int | Tensor, table: Tensor) -> None:
-    whole = isinstance(row, int) and not isinstance(row, bool)
-    if not whole and not (isinstance(row, Tensor) and row.dtype == torch.int64 and tuple(row.shape) == (1,)):
+    dense = isinstance(row, Tensor) and row.layout == torch.strided
+    if not isinstance(row, int) and not (dense and row.dtype == torch.int64 and tuple(row.shape) == (1,)):
         raise TypeError(f"{_OP}: row must be an int or an int64 tensor (1,), got {row!r}")
     index = int(row) if type(row) is Tensor and row.device.type == "cpu" else row
     if not isinstance(index, Tensor) and not 0 <= index < table.shape[0]:

@@ -99,6 +99,16 @@ def test_pixel_norms_are_an_rms_norm(backend, channels):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_means_far_from_zero_cost_a_small_group_no_digits(backend):
+    """Groups of two channels around 1000: the distance of two means is not taken between rounded means."""
+    means = 1000 + torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(3))
+    statistics = torch.stack([torch.full_like(means, 37.0), means, torch.full_like(means, 0.37)], dim=2)
+    exact = norm_factors(statistics.double(), 4)
+    with use_backend(backend):
+        assert ((norm_factors(statistics, 4).double() - exact) / exact).abs().max() < 3e-7
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_batch_has_empty_results(backend):
     x = drawn(0, 8, 4, 4)
     with use_backend(backend):

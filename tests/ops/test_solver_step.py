@@ -111,6 +111,17 @@ def test_noise_is_the_named_one(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_variance_beyond_float32_is_infinite_not_large(backend):
+    v = torch.tensor([[-400.0, 0.0, 100.0, 170.0, 178.0, 1e4]])
+    columns, ones = {"s": 1.0, "l_1": 1.0, "noise_row": 1.0}, torch.ones(1, 6)
+    with use_backend(backend):
+        out = solver_step(table_of(columns), 0, ones, ones, v=v, noise=ones)
+        assert torch.equal(solver_step(table_of(columns), False, ones, ones, v=v, noise=ones), out)
+    torch.testing.assert_close(out[0, :5], (v[0, :5].double() / 2).exp().float(), rtol=1e-5, atol=1e-37)
+    assert out[0, 5] == float("inf") and out[0, 4] == float("inf")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_in_place_and_counter(backend):
     x, m = torch.randn(3, 2, 11, 13), torch.randn(3, 2, 11, 13)
     table = torch.cat([table_of({"b": 1.0}), table_of(STEP)])
@@ -203,6 +214,7 @@ def wrong(**changes):
         ({"row": torch.tensor([3])}, r"row must be in \[0, 1\)"),
         ({"row": torch.tensor(0)}, "row must be an int or an int64 tensor"),
         ({"row": 0.5}, "row must be an int or an int64 tensor"),
+        ({"row": torch.tensor([0]).to_sparse()}, "row must be an int or an int64 tensor"),
         ({"table": table_of({"s": 1.0})}, r"noise \(or seeds\) must be given"),
         ({"table": table_of({"s": 1.0}), "seeds": torch.arange(3)}, "seeds must be"),
         ({"table": table_of({"d": 1.0})}, "cond must be given"),
