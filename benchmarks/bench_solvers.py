@@ -34,8 +34,8 @@ def bench_solvers(duel):
     }
 
     def check() -> None:
-        for name, candidate in candidates.items():
-            images = candidate()
+        for name in ENTRIES:
+            images = candidates[f"{name}, 5"]()
             assert images.isfinite().all() and images.abs().max() <= 1.5, name
 
-    duel(f"{NUM} images by every solver, bfloat16", candidates, check=check, rounds=5, images=NUM)
+    duel(f"{NUM} images by every solver, bfloat16", candidates, check=check, rounds=3, images=NUM)
