@@ -1,5 +1,5 @@
 """The whole of sampling: `fastdiff.sample`, 50 DDIM steps, against the pipeline of diffusers at its best settings,
-and with the engine against the same loop in eager torch, channels last, on the shipped model.
+and with the engine against the same loop in eager torch, channels last, on the shipped model and the shipped bridge.
 
 The network is that of google/ddpm-cifar10-32 with seeded random weights. All start from the same noise, and a
 candidate whose images differ from those of the pipeline by more than 1e-3 is not timed. torch.compile is made ready
@@ -121,6 +121,31 @@ def bench_fashion(duel):
 
     bar = {"eager channels_last": 2.0}
     duel(f"sample, fashion, batch {num}, {STEPS} DDIM steps", candidates, check=check, rounds=3, bar=bar)
+
+
+def bench_bridge(duel):
+    """Latents of the shipped bridge, decoded: the check looks at latents, since a code near two rows may flip."""
+    num = 64
+    systems = [fastdiff.load("fashion-ou-bridge").net for _ in range(3)]
+    plain = systems[1].bridge
+    plain.denoising_model = ChannelsLast(with_plain_norms(plain.denoising_model))
+    names = ("fastdiff", "eager channels_last", "eager, our norms")
+    modes = {name: (system, name == "fastdiff") for name, system in zip(names, systems)}
+
+    def draw(net: nn.Module, compile: bool, steps: int = STEPS) -> Tensor:
+        return fastdiff.sample(net, steps, num=num, solver="ddpm", compile=compile)
+
+    def check() -> None:
+        wanted = draw(systems[1].bridge, False)
+        for name, (system, compile) in modes.items():
+            far = float((draw(system.bridge, compile) - wanted).abs().max())
+            assert far <= 1e-3, f"{name}: latents differ by {far:.2g}"
+
+    candidates: dict[str, Candidate] = {
+        name: lambda system=system, compile=compile: draw(system, compile)
+        for name, (system, compile) in modes.items()
+    }
+    duel(f"sample, fashion-ou-bridge, batch {num}, {STEPS} ddpm steps", candidates, check=check, rounds=3)
 
 
 def bench_sampling(duel):
