@@ -42,12 +42,11 @@ def number_tensor(values: Any, name: str) -> Tensor:
         TypeError: naming the argument, for what is not real numbers.
     """
     try:
-        found = torch.as_tensor(values)
+        if isinstance(values, Tensor) and values.is_complex():
+            raise TypeError
+        return torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        found = None
-    if found is None or found.is_complex():
-        raise TypeError(f"DiffusionBridge: {name} must be real numbers, got {values!r}")
-    return found.double()
+        raise TypeError(f"DiffusionBridge: {name} must be real numbers, got {values!r}") from None
 
 
 def state_of(x: Tensor) -> Tensor:

@@ -115,6 +115,14 @@ def test_wrong_numbers_are_named(change: dict[str, Any], kind: type[Exception], 
         DiffusionBridge(lambda x, t: x, **{**good, **change})
 
 
+def test_numbers_keep_their_double_precision() -> None:
+    process = DiffusionBridge(lambda x, t: x, [0.1, 0.3], 2, 0.7, 0.9, 0.0).process
+    assert (process.theta, process.eta2, process.delta.tolist()) == (0.7, 0.9, [0.1, 0.3])
+    for wrong in (torch.ones(2, dtype=torch.complex64), [0.1, "b"]):
+        with pytest.raises(TypeError, match="delta_schedule must be real numbers"):
+            DiffusionBridge(lambda x, t: x, wrong, 2, 0.7, 0.9, 0.0)
+
+
 @pytest.mark.parametrize(("betas", "theta"), [([0.0, 0.1], 1.0), ([0.1, 1.0], 1.0), ([0.1], 0.0)])
 def test_betas_lie_between_nothing_and_everything(betas: list[float], theta: float) -> None:
     with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\) and theta be > 0"):
