@@ -7,15 +7,19 @@ torch takes group norms, convolutions and attention apart. Nothing is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from threading import RLock
+from types import FunctionType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import _symbolic_trace as symbolic_trace
+from torch.fx.experimental.proxy_tensor import PythonKeyTracer, make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -29,12 +33,26 @@ class Unsupported(Exception):
     """A graph that the engine leaves to eager torch; the message says why."""
 
 
-def alone() -> AbstractContextManager[Any]:
+@contextmanager
+def alone() -> Iterator[None]:
     """To be held while tracing: the tracer changes `nn.Module` for all threads, also for dynamo in another one."""
     from torch._dynamo import convert_frame
 
-    lock: AbstractContextManager[Any] = getattr(convert_frame, "compile_lock", _ALONE)
-    return lock
+    with (
+        getattr(convert_frame, "compile_lock", _ALONE),
+        patch.object(PythonKeyTracer, "trace", _quiet_trace()),
+    ):
+        yield
+
+
+def _quiet_trace() -> Callable[..., Any]:
+    """`Tracer.trace` with a note of its own that it traces: compiled functions of all threads raise at torch's note."""
+    plain: Any = inspect.unwrap(fx.Tracer.trace)
+    own = FunctionType(
+        plain.__code__, {**vars(symbolic_trace)}, "trace", plain.__defaults__, plain.__closure__
+    )
+    own.__kwdefaults__ = plain.__kwdefaults__
+    return torch.compiler.disable(own)
 
 
 class _Bound(fx.Interpreter):

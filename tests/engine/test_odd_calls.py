@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastdiff.engine import explain, program
+from fastdiff.engine import capture, explain, program
 from fastdiff.engine.settings import Settings
 
 _MAPS = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -130,3 +131,23 @@ def test_threads_that_compile_at_once(caplog):
         for i, result in enumerate(results):
             torch.testing.assert_close(result, wanted[(k + i) % 2], rtol=1e-4, atol=1e-5)
     assert "planning it failed" not in caplog.text
+
+
+def test_a_compiled_function_runs_while_another_thread_traces():
+    net, found = nn.Conv2d(16, 16, 3, padding=1).eval(), []
+    compiled = torch.compile(net, backend="fastdiff")
+
+    def call():
+        with torch.no_grad():
+            return compiled(_MAPS)
+
+    def traced(x):
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(call).result(60))
+        return x + 1
+
+    call()
+    with capture.alone():
+        make_fx(traced)(torch.ones(2))
+    with torch.no_grad():
+        torch.testing.assert_close(found[0], net(_MAPS), rtol=1e-4, atol=1e-5)
