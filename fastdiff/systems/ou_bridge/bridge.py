@@ -130,7 +130,7 @@ class DiffusionBridge(nn.Module):
                 continue
             if given.shape != own.shape or not torch.allclose(given.cpu().float(), own, rtol=0.01, atol=1e-6):
                 errors.append(f"DiffusionBridge: {name} must be that of this process, got another to load")
-            state_dict[prefix + name] = own
+            state_dict[prefix + name] = own.to(given.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     # -- what `fastdiff.sample` asks for --------------------------------------------------------------------------
