@@ -51,6 +51,7 @@ CASES = tuple(_cases())
 def build(case: Case, architecture: int) -> machine.Build:
     """The kernel as its launch specialises it."""
     import triton.language as tl
+    from fastdiff.kernels import attention as attention_kernels
     from fastdiff.kernels import attention_tiles, linear_attention
 
     pointer, size = _TYPES[case.dtype]
@@ -58,7 +59,9 @@ def build(case: Case, architecture: int) -> machine.Build:
     dot = {"float32": tl.float32, "float16": tl.float16, "bfloat16": tl.bfloat16}[case.dtype]
     fixed: dict[str, Any] = {"DOT": dot, "PRECISION": "tf32x3" if size == 4 else "ieee", "WIDTH": case.width}
     if case.kernel.startswith("linear"):
-        fixed |= {"ROWS": linear_attention.ROWS, "PART": linear_attention.PART}
+        last = case.kernel == "linear_attention_kernel"
+        rows = linear_attention.queries_of(architecture) if last else linear_attention.ROWS
+        fixed |= {"ROWS": rows, "PART": linear_attention.PART}
         fixed |= {"D": attention_tiles.power_of_two(case.width)}
         warps = linear_attention.warps_of(fixed["D"])
         return machine.Build(
@@ -66,7 +69,8 @@ def build(case: Case, architecture: int) -> machine.Build:
         )
     choose = attention_tiles.forward if case.kernel == "attention_kernel" else attention_tiles.backward
     tiles = choose(architecture, case.width, size)
-    fixed |= {"M": tiles.M, "N": tiles.N, "CHUNK": tiles.CHUNK, "PIECE": tiles.PIECE}
+    rows = attention_kernels.DOT_ROWS if case.kernel == "attention_dot_kernel" else tiles.M
+    fixed |= {"M": rows, "N": tiles.N, "CHUNK": tiles.CHUNK, "PIECE": tiles.PIECE}
     return machine.Build("attention", case.kernel, types, fixed, _ALIGNED, tiles.warps, tiles.stages)
 
 

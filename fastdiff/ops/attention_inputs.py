@@ -12,6 +12,9 @@ from torch import Tensor
 from . import device
 from .arguments import FLOATS, check_tensor, described
 
+#: Heads are the second dimension of a grid of programs, which CUDA limits.
+_MOST_HEADS = 65535
+
 
 def check(op: str, inputs: Mapping[str, Any]) -> None:
     """Errors in words unless q (..., N, D), k (..., M, D) and v (..., M, E) fit each other and scale is a number."""
@@ -53,6 +56,9 @@ def triton_reasons(q: Tensor, k: Tensor, v: Tensor, widest: int) -> list[str]:
         reasons.append(f"q is {q.dtype}, it computes in float32")
     if v.shape[-1] != q.shape[-1]:
         reasons.append(f"v is {v.shape[-1]} wide, it takes v as wide as q, {q.shape[-1]}")
+    heads = math.prod(q.shape[:-2])
+    if heads > _MOST_HEADS:
+        reasons.append(f"q has {heads} heads in all, it takes at most {_MOST_HEADS}")
     if q.shape[-1] > widest:
         reasons.append(f"q is {q.shape[-1]} wide, it takes at most {widest}")
     return reasons

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 
 from .attention import load_tile, precision, start_of, store_tile, strides
-from .attention_tiles import power_of_two
-from .launching import register
+from .attention_tiles import architecture_of, power_of_two
+from .launching import capability_of, register
 
 #: Rows of a tile, and rows that one program of the first launch walks over.
 ROWS = 32
@@ -99,6 +99,11 @@ def warps_of(width: int) -> int:
     return 8 if width > 32 else 4
 
 
+def queries_of(architecture: int) -> int:
+    """Queries that a program of the last launch owns: wgmma of sm_90 takes 64 rows at least, on sm_80 they spill."""
+    return 64 if architecture >= 90 else 32
+
+
 def launch(out: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> None:
     """Fill out; all (batch, heads, rows, width) with dense rows."""
     if out.numel() == 0:
@@ -109,23 +114,23 @@ def launch(out: Tensor, q: Tensor, k: Tensor, v: Tensor, scale: float) -> None:
     options = {
         "DOT": dot,
         "PRECISION": exactness,
-        "ROWS": ROWS,
         "WIDTH": width,
         "D": whole,
         "num_warps": warps_of(whole),
     }
+    own = queries_of(architecture_of(capability_of(q)))
     most, total = (q.new_empty((count, parts, whole), dtype=torch.float32) for _ in range(2))
     context = q.new_empty((count, parts, whole, whole), dtype=torch.float32)
     joined = q.new_empty((count, whole, whole), dtype=torch.float32)
     with torch.cuda.device_of(out):
         linear_attention_part_kernel[parts, count](
-            most, total, context, k, v, heads, keys, parts, *strides(k, v), PART=PART, **options
+            most, total, context, k, v, heads, keys, parts, *strides(k, v), ROWS=ROWS, PART=PART, **options
         )
         linear_attention_join_kernel[(count,)](
             joined, most, total, context, parts, D=whole, num_warps=warps_of(whole)
         )
-        linear_attention_kernel[triton.cdiv(queries, ROWS), count](
-            out, q, joined, scale, heads, queries, *strides(out, q), **options
+        linear_attention_kernel[triton.cdiv(queries, own), count](
+            out, q, joined, scale, heads, queries, *strides(out, q), ROWS=own, **options
         )
 
 

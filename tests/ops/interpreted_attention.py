@@ -84,6 +84,12 @@ def test_refusals_are_words():
         linear_attention(q, q, q)
     with use_backend("triton"), pytest.raises(ValueError, match="v is 7 wide, it takes v as wide as q, 200"):
         attention(q, q, q[..., :7])
+    many = torch.zeros(65536, 1, 1)
+    with (
+        use_backend("triton"),
+        pytest.raises(ValueError, match="q has 65536 heads in all, it takes at most 65535"),
+    ):
+        attention(many, many, many)
     with use_backend("triton"), pytest.raises(ValueError, match="it computes in float32"):
         attention(q.double(), q.double(), q.double())
 
