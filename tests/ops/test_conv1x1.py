@@ -162,3 +162,22 @@ def test_a_loud_pixel_costs_the_statistics_no_digits(place):
     squares = (out.double() - mean.unsqueeze(2)).square().sum(2)
     assert (statistics[:, 0, 1] / mean - 1).abs().max() < 2e-7
     assert (statistics[:, 0, 2] / squares - 1).abs().max() < 1e-6
+
+
+@needs_cpp
+def test_out_shares_no_memory_with_what_is_read():
+    """Bias, add and norm factors are read while the output is written."""
+    memory = torch.zeros(4096)
+    x, weight, out = drawn(2, 16, 8), drawn(16, 16), memory[:256].view(2, 8, 16).transpose(1, 2)
+    for name, shape in (("bias", (16,)), ("add", (2, 16))):
+        part = memory[100 : 100 + math.prod(shape)].view(shape)
+        with pytest.raises(ValueError, match=f"conv1x1: out must not share memory .*, got part of {name}"):
+            conv1x1(x, weight, out=out, **{name: part})
+    norm = NormFactors(memory[255 : 255 + 64].view(2, 2, 16))
+    with pytest.raises(ValueError, match=r"got part of norm\.channels"):
+        conv1x1(x, weight, out=out, norm=norm)
+    data = pack(weight)
+    with pytest.raises(ValueError, match=r"conv1x1: weight must be what pack\(\) gives, .* got 7 numbers"):
+        conv1x1(x, data._replace(data=torch.zeros(7)))
+    with pytest.raises(TypeError, match="conv1x1: activate must be True or False, got str"):
+        conv1x1(x, weight, activate="yes")
