@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from . import match, outputs
+from .constants import fold_constants
 from .fold import Folds
 from .normalise import normalise
 from .plan import NUMBERS
@@ -47,6 +48,8 @@ class LivePlan:
         self.live, self.graph = traced, traced.graph
         returned = outputs.returned(self.graph)
         normalise(self.graph)
+        with torch.inference_mode(False), torch.no_grad():
+            fold_constants(traced)
         match.match_live(self.graph)
         outputs.unshared(self.graph, returned)  # last: to the matchers a copy is nothing
         self.graph.lint()

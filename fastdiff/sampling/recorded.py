@@ -11,8 +11,10 @@ another solver of as many rows. A network's numbers and flags in Python are part
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ def reasons(task: Run, x: Tensor) -> list[str]:
     told = []
     if torch.is_autocast_enabled(x.device.type):
         told.append("autocast is on around it, whose casts of weights end with it; give dtype= instead")
-    if _run.owner == threading.get_ident():
+    if threading.get_ident() in _turn.runs:
         told.append("it is asked for by a callback of a recorded run")
     if not task.noise.inside:
         told.append("its noise is made on the host; only noise by seed is made on the device")
@@ -88,6 +90,11 @@ class Recording:
         task: A run of the shapes to record.
         x: (B, ...) its initial state.
         recorder: Records.
+
+    Attributes:
+        given: Static buffers of what is given per sample, by name.
+        buffers: Static buffers of the loop.
+        busy: A run uses it.
     """
 
     def __init__(self, task: Run, x: Tensor, recorder: Recorder) -> None:
@@ -96,6 +103,7 @@ class Recording:
         self._task = with_given(task, self.given)
         self._counter, _, self._times = device_rows(task.table, x)
         self._recorder = recorder
+        self.busy = False
         self._replays: dict[tuple[bool, tuple[Kind, ...]], Replay] = {}
 
     def prepare(self, task: Run, x: Tensor) -> list[Replay]:
@@ -175,23 +183,62 @@ class Replayed:
         next(self._rows)()
 
 
-class _OneRun:
-    """Recorded runs take turns: the recordings of a device share their memory."""
+class _Turn:
+    """Recorded runs take turns: the recordings of a device share their memory.
+
+    A run leaves its turn to others while its callback is at work, which may wait for them: then nothing is replayed,
+    and nothing outlives a replay but the static buffers of the run's own recording.
+
+    Attributes:
+        runs: threads with a recorded run.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.owner: int | None = None
+        self._last: int | None = None
+        self.runs: set[int] = set()
 
-    def __enter__(self) -> None:
+    def take(self, device: torch.device) -> None:
+        """Wait for the turn, and for what the last run has left on the device."""
         self._lock.acquire()
-        self.owner = threading.get_ident()
+        mine = threading.get_ident()
+        if device.type == "cuda" and self._last not in (None, mine):
+            torch.cuda.synchronize(device)
+        self._last = mine
+        self.runs.add(mine)
 
-    def __exit__(self, *_: object) -> None:
-        self.owner = None
+    def leave(self) -> None:
+        """Leave the turn to others."""
         self._lock.release()
 
+    @contextmanager
+    def taken(self, device: torch.device) -> Iterator[None]:
+        """A run inside the block."""
+        self.take(device)
+        try:
+            yield
+        finally:
+            self.runs.discard(threading.get_ident())
+            self.leave()
 
-_run = _OneRun()
+    def left_by(
+        self, callback: Callable[..., object] | None, device: torch.device
+    ) -> Callable[..., object] | None:
+        """The callback, the turn left to others while it is at work."""
+        if callback is None:
+            return None
+
+        def called(*args: object) -> object:
+            self.leave()
+            try:
+                return callback(*args)
+            finally:
+                self.take(device)
+
+        return called
+
+
+_turn = _Turn()
 RECORDINGS: ReplayCache[Recording] = ReplayCache(most=8)
 #: Why a recording failed, so that it is not tried again by every batch.
 REFUSED: ReplayCache[str] = ReplayCache(most=32)
@@ -216,21 +263,40 @@ def run_recorded(task: Run, x: Tensor, recorder: Recorder) -> Tensor:
     refusal = REFUSED.find(key, modules)
     if refusal is not None:
         raise RecordingError(refusal)
-    with _run:
-        recording = RECORDINGS.get(key, modules, lambda: Recording(task, x, recorder))
+    with _turn.taken(x.device):
+        recording = _idle(key, modules, lambda: Recording(task, x, recorder))
+        recording.busy = True
         try:
-            rows = Replayed(recording, task, x)
-        except Exception as error:
-            RECORDINGS.drop(recording)
-            why = str(error)
-            if isinstance(error, RecordingError):
-                REFUSED.get(key, modules, lambda: why)
-            raise
-        result = run(task, x, rows)
-        result = result if task.trajectory else result.clone()
-        if result.is_cuda:  # another stream may replay next
-            torch.cuda.current_stream(result.device).synchronize()
-        return result
+            return _carried_out(recording, key, modules, task, x)
+        finally:
+            recording.busy = False
+
+
+def _idle(key: Hashable, modules: list[nn.Module], make: Callable[[], Recording]) -> Recording:
+    """A recording that no run uses whose callback is at work."""
+    for copy in count():
+        recording = RECORDINGS.get((key, copy), modules, make)
+        if not recording.busy:
+            return recording
+    raise AssertionError  # of the type checker: the count has no end
+
+
+def _carried_out(
+    recording: Recording, key: Hashable, modules: list[nn.Module], task: Run, x: Tensor
+) -> Tensor:
+    try:
+        rows = Replayed(recording, task, x)
+    except Exception as error:
+        RECORDINGS.drop(recording)
+        why = str(error)
+        if isinstance(error, RecordingError):
+            REFUSED.get(key, modules, lambda: why)
+        raise
+    result = run(replace(task, callback=_turn.left_by(task.callback, x.device)), x, rows)
+    result = result if task.trajectory else result.clone()
+    if result.is_cuda:  # another stream may replay next
+        torch.cuda.current_stream(result.device).synchronize()
+    return result
 
 
 def _key(task: Run, x: Tensor, modules: list[nn.Module]) -> Hashable:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fastdiff
-from fastdiff.engine import capture, live_ops
+from fastdiff.engine import capture, live_ops, live_plan
 from fastdiff.engine.live_plan import LivePlan
 from fastdiff.engine.program import Program
 from fastdiff.engine.settings import Settings
@@ -69,6 +69,25 @@ def test_values_and_strides_of_eager(spelling: str, layout: torch.memory_format)
         )
         with torch.inference_mode():
             assert_equal(compiled(x, t), net(x, t))
+
+
+class Times(nn.Module):
+    """Frequencies that depend on nothing, and a factor of ones."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        waves = torch.exp(torch.arange(4, device=t.device) * -0.5)
+        return torch.cos((t * torch.ones(2, dtype=t.dtype))[:, None] * waves[None]) + torch.zeros(1).expand(4)
+
+
+@pytest.mark.usefixtures("fused")
+def test_what_depends_on_nothing_is_computed_once() -> None:
+    made: list[Program] = []
+    net, t = Times(), torch.tensor([0.3, 700.0])
+    with torch.inference_mode():
+        assert_equal(live(net, made=made)(t), net(t))
+    names = targets(plan_of(made[0]).graph)
+    assert not {"aten.exp.default", "aten.arange.default", "aten.ones.default"} & set(names)
+    assert names.count("aten.mul.Tensor") == 1
 
 
 @pytest.mark.usefixtures("fused")
@@ -204,6 +223,7 @@ def test_what_inductor_cannot_take_runs_as_it_is(monkeypatch: pytest.MonkeyPatch
 def test_the_same_graph_on_a_fake_gpu(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA and CPU inputs lead to the same operations, with the same sizes and types."""
     monkeypatch.setattr(Tensor, "contiguous", _contiguous)  # torch's own asks the driver
+    monkeypatch.setattr(live_plan, "fold_constants", lambda module: None)  # no GPU computes them here
     with torch.no_grad():
         net = SpelledUNet(spelling).eval()
         inputs = [torch.zeros(2, 3, 16, 12), torch.zeros(2)]
