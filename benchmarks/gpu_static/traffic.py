@@ -96,7 +96,11 @@ def of_norm(case: norms.Case) -> tuple[int, int]:
             x.requires_grad_()
         groups = [case.groups] if case.op == "group_norm_silu" else []
         op = group_norm_silu if groups else rms_norm_silu
-        if not case.backward:
+        if case.terms:
+            given = _terms(case, x)
+            with Sectors() as counter:
+                op(given.pop("x"), *groups, weight, **given, with_sum=True)
+        elif not case.backward:
             with Sectors() as counter:
                 op(x, *groups, weight)
         else:
@@ -104,6 +108,17 @@ def of_norm(case: norms.Case) -> tuple[int, int]:
             with Sectors() as counter:
                 out.backward(out.detach())
     return counter.total, x.numel() * case.size * norms.passes(case)
+
+
+def _terms(case: norms.Case, x: Any) -> dict[str, Any]:
+    """The terms of a sum that is normalised; half of the channels are x2's, where there is one."""
+    import torch
+
+    channels = case.channels // 2 if "x2" in case.terms else case.channels
+    last = torch.channels_last if case.last else torch.contiguous_format
+    parts = {"x": x[:, :channels], "x2": x[:, channels:], "residual": x.clone()}
+    given = {name: parts[name].contiguous(memory_format=last) for name in ("x", *case.terms) if name in parts}
+    return given | {name: torch.randn(channels) for name in case.terms if name not in parts}
 
 
 def of_codes(case: codes.Case) -> tuple[int, int]:

@@ -13,9 +13,9 @@ Written by `python -m benchmarks.launches`: counted, not timed; no GPU is needed
 network and one update of the state, in float32, batch {batch}.
 
 What counts: every ATen operation that makes or writes a tensor is one kernel; views are none. A convolution with a bias
-is two (cuDNN, then the sum), a group norm in eager torch three (moments, factors, apply), one of ours one where a
-group of one sample fits into registers and two elsewhere; `scaled_dot_product_attention` is one. Bytes: every operand
-of a kernel once, whatever caches save.
+is two (cuDNN, then the sum), a group norm in eager torch three (moments, factors, apply), one of ours, sums around it
+included, one where a group of one sample fits into registers and two elsewhere; `scaled_dot_product_attention` is one.
+Bytes: every operand of a kernel once, whatever caches save.
 
 The update in eager torch is that of diffusers' `DDIMScheduler`, told its time as a number (a time on the GPU would be
 waited for besides). Ours is what the recorded loop launches between two network calls: `solver_step`, noise included.
@@ -52,9 +52,10 @@ def rows(network: str) -> list[str]:
 
 
 TAIL = """
-The goal was a third of eager's launches without inductor. It is reached for the update (one launch, nothing read on the
-host) and **not for the networks**: what is left there are the sums after convolutions (bias, time embedding, residual),
-a kernel each, and products.
+The goal, a third of eager's launches without inductor, is reached: for the update one launch and nothing read on the
+host, for the networks norms that take in the bias, the embedding, the residual and the concatenation around them. What
+is left are convolutions and products, the norms themselves, attention, sums and biases before a change of size, and of
+lucidrains' network its linear attention (softmax, products, memory tokens).
 """
 
 

@@ -181,13 +181,15 @@ class _Planned(BaseException):
 def _planning() -> Iterator[Counted]:
     """Inductor stops when its schedule stands."""
     from torch._inductor import config as inductor_config
+    from torch._inductor.ir import MultiOutput
     from torch._inductor.scheduler import NopKernelSchedulerNode, Scheduler
 
     planned = Counted(0, 0)
 
     def note(self: Any) -> None:
         for node in self.nodes:
-            if not isinstance(node, NopKernelSchedulerNode):
+            part = isinstance(getattr(node, "node", None), MultiOutput)  # of a pair: no kernel of its own
+            if not isinstance(node, NopKernelSchedulerNode) and not part:
                 planned.launches += 1
                 planned.bytes += node.get_read_write_buffers_sizes()
         raise _Planned

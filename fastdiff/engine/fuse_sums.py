@@ -34,8 +34,8 @@ from .live_ops import norm_silu_and_sum, norm_silu_of_sum
 from .move_views import new_call
 
 aten = torch.ops.aten
-#: Numbers of a group that one program holds; elsewhere maps of two memory orders would be read in single numbers.
-FEW = 16384
+#: Numbers of a group up to which maps of two memory orders may meet; more would spill, or be read one by one.
+FEW = 8192
 
 
 @dataclass(frozen=True)

@@ -149,15 +149,16 @@ class Tile(NamedTuple):
     warps: int
 
 
-def tile_of(layout: Map, size: int, of_thread: int) -> Tile:
+def tile_of(layout: Map, size: int, of_thread: int, forward: bool = True) -> Tile:
     """128 threads, or more where channels are many and 16 to 64 bytes of neighbouring pixels should be read at once.
 
     Args:
         layout: the map.
         size: bytes of an element.
         of_thread: elements of a thread.
+        forward: not the gradient.
     """
-    channels, forward = power(layout.channels), of_thread == OF_THREAD
+    channels = power(layout.channels)
     if layout.last:
         least = 16 if forward else 1  # the factors are read once for so many pixels; the gradient keeps them
     else:
@@ -251,7 +252,7 @@ def launch_backward(
         sums.zero_()
         return
     layout, units = map_of(x), sums.shape[1]
-    tile = tile_of(layout, x.element_size(), OF_THREAD_BACKWARD)
+    tile = tile_of(layout, x.element_size(), OF_THREAD_BACKWARD, forward=False)
     unit = math.ceil(layout.pixels / units / tile.pixels) * tile.pixels
     with torch.cuda.device_of(x):
         rms_norm_silu_backward_kernel[(layout.batch * units,)](

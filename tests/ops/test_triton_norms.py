@@ -16,7 +16,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(device.INTERPRETED, reason="what is interpreted is not compiled"),
 ]
-QUICK = {(0, 90), (1, 80), (6, 89), (7, 100), (16, 80), (17, 90)}
+QUICK = {(0, 90), (1, 80), (6, 89), (7, 100), (16, 80), (17, 90), (27, 90), (29, 100), (31, 80)}
 PAIRS = [
     pytest.param(
         case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.op}-{i}-sm_{arch}"
