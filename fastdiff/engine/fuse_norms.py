@@ -117,7 +117,9 @@ def _other(user: Node, node: Node) -> Any:
 def _scaled(norm: Norm, user: Node) -> Norm | None:
     """The norm with the scale or shift that `user` applies."""
     graph = user.graph
-    if norm.activate or norm.shift is not None or value_of(user).dtype != value_of(norm.last).dtype:
+    if norm.activate or norm.shift is not None or not is_tensor(user):
+        return None
+    if value_of(user).dtype != value_of(norm.last).dtype:
         return None
     if is_call(user, aten.add.Tensor) and user.kwargs.get("alpha", 1) == 1:
         shift = _other(user, norm.last)

@@ -40,10 +40,17 @@ FEW = 8192
 
 @dataclass(frozen=True)
 class Terms:
-    """A sum: maps of one shape, and rows of channels, each (C,), or seen as (B, C, 1, ...)."""
+    """A sum: maps of one shape, and rows of channels, each (C,), or seen as (B, C, 1, ...).
+
+    Attributes:
+        maps: convolutions among them that were `opened` count without their bias, which is among the rows.
+        rows: of channels.
+        opened: convolutions.
+    """
 
     maps: tuple[Node, ...] = ()
     rows: tuple[Node, ...] = ()
+    opened: tuple[Node, ...] = ()
 
     def fits(self) -> bool:
         """Whether a norm takes so many."""
@@ -51,7 +58,7 @@ class Terms:
 
     def plus(self, other: Terms) -> Terms:
         """Both sums together."""
-        return Terms(self.maps + other.maps, self.rows + other.rows)
+        return Terms(self.maps + other.maps, self.rows + other.rows, self.opened + other.opened)
 
 
 def terms_of(node: Node, whole: Node, top: bool = False) -> Terms:
@@ -69,7 +76,7 @@ def terms_of(node: Node, whole: Node, top: bool = False) -> Terms:
         return closed
     if is_call(node, aten.conv2d.default, aten.conv1d.default) and node.args[2] is not None:
         batched = len(shape_of(node)) == len(shape_of(node.args[1]))
-        return replace(closed, rows=(node.args[2],)) if batched else closed
+        return replace(closed, rows=(node.args[2],), opened=(node,)) if batched else closed
     if not is_call(node, aten.add.Tensor) or node.kwargs.get("alpha", 1) != 1:
         return closed
     if any(not _is_term(term, whole) for term in node.args):
@@ -80,7 +87,7 @@ def terms_of(node: Node, whole: Node, top: bool = False) -> Terms:
         if one.fits():
             return one
     both = _closed(first, left).plus(_closed(second, right))
-    return both if both.fits() and first is not second else closed
+    return both if both.fits() else closed
 
 
 def _closed(node: Node, terms: Terms) -> Terms:
@@ -152,12 +159,14 @@ def _few(node: Node, groups: int) -> bool:
 
 def _ordered(terms: Terms, whole: Node, few: bool) -> Terms | None:
     """The terms with a map first that lies like the sum; None where there is none, or the others lie badly."""
-    order = _order(whole)
-    mine = [one for one in terms.maps if order and _order(one) == order]
-    others = [one for one in terms.maps if one is not (mine or [None])[0]]
-    if not mine or any(_order(one) != order and not (few and _order(one)) for one in others):
+    order, maps = _order(whole), list(terms.maps)
+    mine = next((i for i, one in enumerate(maps) if order and _order(one) == order), None)
+    if mine is None:
         return None
-    return replace(terms, maps=(mine[0], *others))
+    x = maps.pop(mine)
+    if any(_order(one) != order and not (few and _order(one)) for one in maps):
+        return None
+    return replace(terms, maps=(x, *maps))
 
 
 def _before(node: Node) -> _Norm:
@@ -239,9 +248,9 @@ def _place(norm: _Norm, node: Node) -> Node | None:
     return after if order[latest] < min(others) and norm.last is node else None
 
 
-def _without_bias(conv: Node, rows: tuple[Node, ...]) -> Node:
-    """The convolution without the bias that is among the rows now; its other readers read a sum from here on."""
-    if not is_call(conv, aten.conv2d.default, aten.conv1d.default) or conv.args[2] not in rows:
+def _without_bias(conv: Node, terms: Terms) -> Node:
+    """A map of a sum; a convolution without its bias, if it was opened. Its other readers read the sum from here on."""
+    if conv not in terms.opened:
         return conv
     with conv.graph.inserting_after(conv):
         args = (*conv.args[:2], None, *conv.args[3:])
@@ -262,8 +271,8 @@ def _put(norm: _Norm, node: Node) -> None:
     if place is None:
         return
     graph = node.graph
-    maps = [_without_bias(one, norm.terms.rows) for one in norm.terms.maps]
-    behind = [_without_bias(one, norm.behind.rows) for one in norm.behind.maps]
+    maps = [_without_bias(one, norm.terms) for one in norm.terms.maps]
+    behind = [_without_bias(one, norm.behind) for one in norm.behind.maps]
     with graph.inserting_before(place):
         rows = [_rows(row, norm.terms.maps[0]) for row in (*norm.terms.rows, *norm.behind.rows)]
         if norm.behind.maps and not norm.terms.rows:
@@ -304,7 +313,7 @@ def _norms_before_views(graph: fx.Graph) -> None:
             moved = new_call(graph, value, norm_silu, source, *node.args[1:])
             back = new_call(graph, value_of(node), aten.reshape.default, moved, list(shape_of(node)))
         node.replace_all_uses_with(back)
-        graph.erase_node(node)
+        erase_dead(node)
 
 
 def fuse_sums(graph: fx.Graph) -> None:
