@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,6 +93,35 @@ def test_a_rivals_row_may_stand_while_nothing_has_changed(monkeypatch):
     assert bench_network.reusable(earlier, names) == []
     monkeypatch.setenv("FASTDIFF_BENCH_FRESH", "1")
     assert bench_network.reusable(earlier, names) == []
+
+
+@pytest.mark.parametrize("fast, raced", [(2.0, ["few", "few"]), (3.0, ["few", "all"])])
+def test_a_machine_of_another_speed_is_seen_before_the_rivals_are_made_ready(
+    monkeypatch, tmp_path, fast, raced
+):
+    few = ["fastdiff", *bench_network.ANCHORS]
+    names, seen = [*few, "torch.compile"], []
+
+    def taken(order, median):
+        facts = {"machine": machine(), "versions": {name: bench_network.version(name) for name in order}}
+        for fact in ("bar", "cold_start_s", "error", "resident_mib", "peak_mib"):
+            facts[fact] = dict.fromkeys(order, 1.0)
+        times = dict.fromkeys(order, Spread(median, 1.9, 3.1))
+        return Comparison("net, batch 1", "fastdiff", times, {}, 5, 0, True, facts)
+
+    def race(network, batch, order, rounds=0):
+        seen.append("few" if order == few else "all")
+        return taken(order, fast)
+
+    monkeypatch.setattr(bench_network, "RESULTS", tmp_path / "network.json")
+    monkeypatch.setattr(bench_network, "available", lambda: names)
+    monkeypatch.setattr(bench_network, "race", race)
+    save([taken(names, 2.0)], bench_network.RESULTS, keep=True)
+    benchmark = SimpleNamespace(extra_info={}, pedantic=lambda *_, **__: None)
+    bench_network.bench_network(benchmark, tmp_path, lambda n: n, "net", 1)
+    assert seen == raced
+    old = kept(bench_network.RESULTS)["net, batch 1"]["facts"].get("reused", [])
+    assert old == (["torch.compile"] if fast == 2.0 else [])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
