@@ -57,15 +57,22 @@ def in_double(arguments):
 def assert_exact_enough(out, plain, exact, channels):
     """error <= 4 x torch's in root mean square (+ 2 ulp of the typical value), and 1e-4 of the largest value.
 
-    Of few outputs, or sums over few channels, torch may happen to be exact: there the floor is 16 ulp.
+    Of few outputs, thin maps, or sums over few channels, torch may happen to be exact: there the floor is 16 ulp.
+    Fewer than 64 outputs may all be small by cancellation: they are held against 1, the size that these tests draw.
     """
     if not exact.numel():
         return
     ours, torchs = (out.double() - exact), (plain.double() - exact)
-    ulps = 2 if exact.numel() >= 1024 and channels >= 16 else 16
-    floor = ulps * torch.finfo(torch.float32).eps * exact.square().mean().sqrt()
+    few = exact.numel() < 64
+    thin = min(exact.shape[2:], default=4) < 4  # most of what a sum reads is padding
+    ulps = 2 if exact.numel() >= 1024 and channels >= 16 and not thin else 32 if few else 16
+    typical, largest = (
+        exact.square().mean().sqrt().clamp_min(float(few)),
+        exact.abs().max().clamp_min(float(few)),
+    )
+    floor = ulps * torch.finfo(torch.float32).eps * typical
     assert ours.square().mean().sqrt() <= 4 * torchs.square().mean().sqrt() + floor
-    assert ours.abs().max() <= 1e-4 * exact.abs().max()
+    assert ours.abs().max() <= 1e-4 * largest
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
