@@ -13,7 +13,7 @@ from fastdiff.ops import attention, attention_choice, attention_table, extension
 from fastdiff.ops.attention import reference
 
 from .attention_cases import LAYOUTS, USUAL, cases, laid_out, make, results
-from .conftest import assert_as_exact_as_torch, needs_cpp
+from .conftest import needs_cpp
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 NEAR = {"atol": 1e-5, "rtol": 1e-5}
@@ -50,14 +50,26 @@ def exact_attention(q, k, v, scale):
 @example(case=USUAL | {"queries": 33, "keys": 77, "width": 1024})
 @example(case=USUAL | {"queries": 64, "keys": 300, "dtype": torch.bfloat16, "layout": "channels first"})
 def test_as_exact_as_torch(case):
+    """error <= 3 x torch's own + 2 ulp of the largest value; errors of a row belong together, so few rows are luck."""
     inputs, gradient = make(case)
     with use_backend("cpp"):
         ours = attention(*inputs)
     assert ours.dtype == case["dtype"] and ours.shape == gradient.shape
     if ours.numel():
         scale = case["width"] ** -0.5
-        plain = reference(q=inputs[0], k=inputs[1], v=inputs[2], scale=scale)
-        assert_as_exact_as_torch(ours, plain, exact_attention(*inputs, scale))
+        plain, exact = reference(**dict(zip("qkv", inputs)), scale=scale), exact_attention(*inputs, scale)
+        own, few = (plain.double() - exact).abs().max(), exact.numel() < 128 * case["width"]
+        luck = rounding_of_scores(*inputs, scale) if few else 3 * own
+        floor = (16 if few else 2) * torch.finfo(plain.dtype).eps * exact.abs().max()
+        assert (ours.double() - exact).abs().max() <= luck + floor
+
+
+def rounding_of_scores(q, k, v, scale):
+    """What rounding them may do to the result: of few rows torch's may happen to be exact."""
+    q, k, wide = q.double().abs(), k.double().abs(), v.double()
+    return (
+        torch.finfo(torch.float32).eps * scale * (q @ k.transpose(-1, -2)).max() * (wide.max() - wide.min())
+    )
 
 
 @needs_cpp
