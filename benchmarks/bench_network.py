@@ -117,7 +117,7 @@ def times_of(rivals: dict[str, Rival], rounds: int) -> np.ndarray:
     times = np.empty((rounds, len(order)))
     for k in range(rounds):
         for j in np.roll(np.arange(len(order)), k):
-            order[j].milliseconds(1)  # not counted: a machine may have taken memory back from a process that waits
+            order[j].milliseconds(1)  # not counted: a waiting process may have lost its memory
             times[k, j] = order[j].milliseconds(calls[j])
     return times
 
