@@ -97,7 +97,6 @@ HEADLINES = (
     ("sampling", "sample, ddpm-cifar10, batch 4, 50 DDIM steps"),
     ("sampling", "sample, fashion, batch 64, 50 DDIM steps"),
     ("vq", "vq_nearest, (65536, 1024, 64)"),
-    ("training", "training step, fashion, batch 64"),
 )
 #: What a row compares with without being another way to compute the same.
 YARDSTICKS = {"copy", "sgemm", "sgemm 2048"}

@@ -7,6 +7,7 @@ itself), nothing it makes outlives it, and no value is read on the host.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -56,6 +57,7 @@ class CudaRecorder:
                 f"a CUDA graph reads tensors of its GPU alone, got some on {', '.join(elsewhere)}"
             )
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        handled = sys.exc_info()[1]
         try:
             with torch.cuda.device(self.device):
                 self._warm_up(work, reset)
@@ -66,13 +68,14 @@ class CudaRecorder:
                     work()
         except Exception as error:
             self._abandon(before)
-            reason = str(_first(error)).partition("\n")[0]
+            reason = str(first(error, handled)).partition("\n")[0]
             raise RecordingError(f"a CUDA graph cannot hold it: {reason}") from error
         return graph.replay
 
     def _abandon(self, before: torch.cuda.Stream) -> None:
         """After a failed capture: torch leaves the side stream in place, and goes on allocating into the pool."""
-        torch.cuda.set_stream(before)
+        with torch.cuda.device(self.device):  # set_stream changes the device, too
+            torch.cuda.set_stream(before)
         with suppress(RuntimeError):  # the pool was not reached
             torch._C._cuda_endAllocateToPool(self.device.index, self.pool)
             torch._C._cuda_releasePool(self.device.index, self.pool)
@@ -89,9 +92,14 @@ class CudaRecorder:
         torch.cuda.current_stream().wait_stream(self.stream)
 
 
-def _first(error: BaseException) -> BaseException:
-    """What went wrong first: the end of a capture fails, too, where the work in it has failed."""
-    while error.__context__ is not None:
+def first(error: BaseException, handled: BaseException | None) -> BaseException:
+    """What went wrong first: the end of a capture fails, too, where the work in it has failed.
+
+    Args:
+        error: the last exception.
+        handled: what the caller was handling when the capture began, and is no part of it.
+    """
+    while error.__context__ is not None and error.__context__ is not handled:
         error = error.__context__
     return error
 

@@ -310,3 +310,18 @@ def test_a_module_that_has_no_length() -> None:
 
     plain, got, _ = both(Lengthless())
     assert torch.equal(plain, got)
+
+
+def test_what_went_wrong_first_is_told() -> None:
+    """The end of a capture fails after its work; what the caller was handling at the time is another matter."""
+    try:
+        raise KeyError("of the caller")
+    except KeyError as handled:
+        try:
+            try:
+                raise ValueError("the work")
+            finally:
+                raise RuntimeError("the end of the capture")
+        except RuntimeError as last:
+            assert str(recorders.first(last, handled)) == "the work"
+            assert str(recorders.first(last, None)) == "'of the caller'"
