@@ -169,6 +169,8 @@ def _left(requests: Iterable[Request], why: str) -> dict[str, str]:
 
 def _stored(found: Diagnosis, cache: Path | None) -> str:
     try:
-        return str(winners.store(str(found.device["name"]), found.winners(), cache))
+        classed = {op for op, backends in dispatch.registered().items() if backends[0].shape_class}
+        kept = {op: won for op, won in found.winners().items() if op in classed}
+        return str(winners.store(str(found.device["name"]), kept, cache))
     except OSError as error:
         return f"not stored: {error.filename}: {error.strerror}"

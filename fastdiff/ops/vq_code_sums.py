@@ -18,7 +18,6 @@ from torch import Tensor
 
 from . import device, dispatch, extension
 from .arguments import FLOATS, check_exactly, check_tensor, described
-from .shape_classes import of_rows
 
 _OP = "vq_code_sums"
 
@@ -86,18 +85,13 @@ def _triton(*, z: Tensor, index: Tensor, codes: int) -> CodeSums:
     return result
 
 
-def _shape_class(*, z: Tensor, codes: int, **_: Any) -> str:
-    return of_rows(z, codes)
-
-
 extension.register_fake("vq_code_sums_cpp")
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
     dispatch.Backend("cpp", _cpp, _cpp_reasons, extension.MISSING),
     dispatch.Backend("torch", reference, lambda **_: []),
-    shape_class=_shape_class,
-)
+)  # without a class: where torch's sums by atomics are faster, they still depend on chance
 
 
 def vq_code_sums(z: Tensor, index: Tensor, codes: int) -> CodeSums:
