@@ -21,6 +21,8 @@ RESULTS = Path(__file__).parent / "results"
 ON_GPU = {
     *("bench_attention.py", "bench_norms.py", "bench_sampling_gpu.py", "bench_solver_step.py", "bench_vq.py"),
 }
+#: pytest-benchmark's own table repeats calls that are shorter.
+LONG_MS = 200.0
 _DONE: dict[Path, list[measure.Comparison]] = {}
 
 
@@ -38,6 +40,15 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     for item in items:
         if item.path.name not in ON_GPU:
             item.add_marker(pytest.mark.skip(reason="measured on CPUs only"))
+
+
+def pytest_sessionfinish(session: Any, exitstatus: int) -> None:
+    """A whole run on the CPU forgets the rows of cases that are no more; one that was cut off or chosen keeps them."""
+    config = session.config
+    chosen = config.getoption("-k") or any("::" in argument for argument in config.args)
+    if exitstatus == 0 and not chosen and config.getoption("--device") == "cpu":
+        for path, done in _DONE.items():
+            measure.save(done, path)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,21 +110,20 @@ def duel(
 ) -> Callable[..., measure.Comparison]:
     """`measure.compare`, with the row printed and kept; our own times also go to pytest-benchmark's table.
 
-    Rows of earlier runs stay where this one has only some of the cases, and on a GPU.
+    Rows of earlier runs stay until this one has all cases, see `pytest_sessionfinish`.
     """
     path = results / f"{request.path.stem.removeprefix('bench_')}.json"
-    some = place != "cpu" or bool(request.config.getoption("-k"))
 
     def run(name: str, candidates: dict[str, measure.Candidate], **arguments: Any) -> measure.Comparison:
         arguments["rounds"] = rounds(arguments.get("rounds", 100))
-        if some:
-            arguments["machine"] = measure.machine(place)
+        arguments["machine"] = measure.machine(place)
         result = measure.compare(name, candidates, clock=clock, **arguments)
         _DONE.setdefault(path, []).append(result)
-        measure.save(_DONE[path], path, keep=some, device=place)
+        measure.save(_DONE[path], path, keep=True, device=place)
         print("\n" + "\n".join(result.lines()))
         benchmark.extra_info.update({rival: spread.median for rival, spread in result.speedup.items()})
-        benchmark.pedantic(candidates[result.ours], rounds=rounds(5), warmup_rounds=rounds(1))
+        repeated = 5 if result.time_ms[result.ours].median < LONG_MS else 1
+        benchmark.pedantic(candidates[result.ours], rounds=rounds(repeated), warmup_rounds=0)
         return result
 
     return run

@@ -27,13 +27,13 @@ HERE = Path(__file__).parent
 #: bench_X_gpu.py, are not among them.
 BUDGET_S = {
     "network": 780,
-    "sampling": 210,
-    "training": 300,
+    "sampling": 420,
+    "training": 180,
     "solver_step": 60,
-    "norms": 180,
-    "conv3x3": 120,
+    "norms": 120,
+    "conv3x3": 60,
     "vq": 120,
-    "attention": 60,
+    "attention": 40,
     "growth": 240,
     "solvers": 120,
     "codebook": 60,

@@ -38,8 +38,12 @@ def remarks(comparison: Kept) -> list[str]:
     """What a comparison tells besides: who could not run; of whole networks cold start, memory and error, too."""
     facts, name = comparison["facts"], comparison["name"]
     told = [f"{rival} is left out: {reason}" for rival, reason in facts.get("cannot", {}).items()]
-    if facts.get("reused"):
-        told.append(f"times of an earlier run on this machine: {', '.join(facts['reused'])}")
+    if facts.get("standing"):
+        drift = next(iter(facts["standing"].values()))
+        scaled = (
+            f"of an earlier run on this machine, times {drift:.2f} as eager torch takes now and took then"
+        )
+        told.append(f"{scaled}: {', '.join(facts['standing'])}")
     lines = ["", f"{name}: {'; '.join(told)}."] if told else []
     if facts.get("cold_start_s") and facts.get("error"):
         lines += ["", *besides(comparison)]

@@ -1,6 +1,5 @@
 """The page of figures is made from what was kept, and nothing else."""
 
-import copy
 import json
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -47,10 +46,13 @@ def test_what_a_network_tells_beside_its_times():
         "packed_mib": {"fastdiff": 300.0},
         "weights_mib": 136.0,
         "cannot": {"slow": "not installed"},
-        "reused": ["old"],
+        "standing": {"old": 1.25},
     }
     lines = remarks({"name": "net", "ours": "fastdiff", "facts": facts})
-    assert lines[1] == "net: slow is left out: not installed; times of an earlier run on this machine: old."
+    assert lines[1] == (
+        "net: slow is left out: not installed; of an earlier run on this machine, "
+        "times 1.25 as eager torch takes now and took then: old."
+    )
     assert "MiB packed beside 136 of weights" in lines[3]
     assert lines[5:] == [
         "| fastdiff | 4.0 |  | 900 | 800 | 300 | 1.0e-06 |",
@@ -73,55 +75,60 @@ def test_cases_of_an_earlier_run_stay(tmp_path):
     assert list(kept(path)) == ["b"]
 
 
-def test_a_rivals_row_may_stand_while_nothing_has_changed(monkeypatch):
-    spread = Spread(2.0, 1.9, 2.1)
-    names = ["fastdiff", *bench_network.ANCHORS, "torch.compile"]
-    per_rival = dict.fromkeys(names, 1.0)
-    facts = {"machine": machine(), "versions": {name: bench_network.version(name) for name in names}}
+@pytest.fixture
+def installed(monkeypatch):
+    """As if every rival's packages were there."""
+    monkeypatch.setattr(bench_network, "version", lambda name: f"version of {name}")
+
+
+def network_run(times: dict[str, float]) -> Comparison:
+    """One run of a case, the rivals' times as given."""
+    facts = {"machine": machine(), "versions": {name: bench_network.version(name) for name in times}}
     for fact in ("bar", "cold_start_s", "error", "resident_mib", "peak_mib"):
-        facts[fact] = dict(per_rival)
-    earlier = asdict(Comparison("net", "fastdiff", dict.fromkeys(names, spread), {}, 5, 0, True, facts))
-    assert bench_network.reusable(earlier, names) == ["torch.compile"]
-    now = Comparison(
-        "net", "fastdiff", dict.fromkeys(names[:3], spread), {}, 5, 0, True, copy.deepcopy(facts)
-    )
-    assert bench_network.same_speed(now, earlier)
-    assert bench_network.with_reused(now, earlier, ["torch.compile"]).speedup["torch.compile"].median == 1.0
-    now.time_ms["eager"] = Spread(2.3, 2.2, 2.4)
-    assert not bench_network.same_speed(now, earlier)
+        facts[fact] = dict.fromkeys(times, 1.0)
+    spreads = {name: Spread(time, 0.9 * time, 1.1 * time) for name, time in times.items()}
+    return Comparison("net, batch 1", "fastdiff", spreads, {}, 5, 0, True, facts)
+
+
+def test_rows_of_slower_rivals_stand_while_nothing_has_changed(monkeypatch, installed):
+    times = {"fastdiff": 1.0, **dict.fromkeys(bench_network.ANCHORS, 4.0)}
+    slower = {"OpenVINO f32": 2.0, "ONNX Runtime": 2.1, "torch.compile": 2.5}
+    earlier = asdict(network_run(times | slower))
+    names = [*times, *slower]
+    assert bench_network.standing(earlier, names) == ["torch.compile"]
+    assert bench_network.standing(None, names) == []
+    now = network_run({name: 1.5 * time for name, time in times.items()})
+    stood = bench_network.with_standing(now, earlier, ["torch.compile"])
+    assert stood.time_ms["torch.compile"].median == pytest.approx(3.75)  # the machine is slower now
+    assert stood.speedup["torch.compile"].median == pytest.approx(2.5)
+    assert stood.facts["standing"] == {"torch.compile": pytest.approx(1.5)}
     earlier["facts"]["versions"]["torch.compile"] = "torch 1.0"
-    assert bench_network.reusable(earlier, names) == []
+    assert bench_network.standing(earlier, names) == []
     monkeypatch.setenv("FASTDIFF_BENCH_FRESH", "1")
-    assert bench_network.reusable(earlier, names) == []
+    assert bench_network.standing(asdict(network_run(times | slower)), names) == []
 
 
-@pytest.mark.parametrize("fast, raced", [(2.0, ["few", "few"]), (3.0, ["few", "all"])])
-def test_a_machine_of_another_speed_is_seen_before_the_rivals_are_made_ready(
-    monkeypatch, tmp_path, fast, raced
-):
-    few = ["fastdiff", *bench_network.ANCHORS]
-    names, seen = [*few, "torch.compile"], []
+@pytest.mark.parametrize("known", [True, False])
+def test_the_quickest_rivals_run_again_and_the_first_time_all_do(monkeypatch, installed, tmp_path, known):
+    times = dict.fromkeys(("fastdiff", *bench_network.ANCHORS), 4.0)
+    times |= {"OpenVINO f32": 2.0, "ONNX Runtime": 2.1, "torch.compile": 2.5}
+    raced = []
 
-    def taken(order, median):
-        facts = {"machine": machine(), "versions": {name: bench_network.version(name) for name in order}}
-        for fact in ("bar", "cold_start_s", "error", "resident_mib", "peak_mib"):
-            facts[fact] = dict.fromkeys(order, 1.0)
-        times = dict.fromkeys(order, Spread(median, 1.9, 3.1))
-        return Comparison("net, batch 1", "fastdiff", times, {}, 5, 0, True, facts)
-
-    def race(network, batch, order, rounds=0):
-        seen.append("few" if order == few else "all")
-        return taken(order, fast)
+    def race(network, batch, order, rounds):
+        raced.append(order)
+        return network_run({name: times[name] for name in order})
 
     monkeypatch.setattr(bench_network, "RESULTS", tmp_path / "network.json")
-    monkeypatch.setattr(bench_network, "available", lambda: names)
+    monkeypatch.setattr(bench_network, "available", lambda *_: list(times))
     monkeypatch.setattr(bench_network, "race", race)
-    save([taken(names, 2.0)], bench_network.RESULTS, keep=True)
+    if known:
+        save([network_run(times)], bench_network.RESULTS, keep=True)
     benchmark = SimpleNamespace(extra_info={}, pedantic=lambda *_, **__: None)
     bench_network.bench_network(benchmark, tmp_path, lambda n: n, "net", 1)
-    assert seen == raced
-    old = kept(bench_network.RESULTS)["net, batch 1"]["facts"].get("reused", [])
-    assert old == (["torch.compile"] if fast == 2.0 else [])
+    assert raced == [[name for name in times if not known or name != "torch.compile"]]
+    case = kept(bench_network.RESULTS)["net, batch 1"]
+    assert list(case["facts"].get("standing", {})) == (["torch.compile"] if known else [])
+    assert set(case["time_ms"]) == set(times)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
