@@ -2,8 +2,8 @@
 
 One compiled program serves every instance of a class, and training, EMA libraries and `load_state_dict` edit weights in
 place, some behind torch's back. So what was packed belongs to the tensors of the call, not to those of the compilation,
-and every call asks: same addresses, same version counters, same sampled words, and the same checksum over one stretch
-in 32 of the bytes.
+and every call asks: same addresses and strides, same version counters, same sampled words, and the same checksum over
+one stretch in 32 of the bytes.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class _Watch:
     def note(self, weights: Sequence[Tensor]) -> None:
         """Take the weights as they are now for the unchanged ones."""
         self._version = _versions(weights)
-        self._addresses, self._sizes = _places(weights)
+        self._places = _places(weights)
         if self._compiled:
             torch.ops.fastdiff.note_weights(self._state, weights)
         else:
             self._sums = [_sum(w) for w in weights]
 
     def same_tensors(self, weights: Sequence[Tensor]) -> bool:
-        """Whether these are the noted tensors, by their addresses and sizes."""
-        return (self._addresses, self._sizes) == _places(weights)
+        """Whether these are the noted tensors, by their addresses, sizes and strides."""
+        return self._places == _places(weights)
 
     def changed(self, weights: Sequence[Tensor]) -> bool:
         """Whether an address, a version counter, a sampled word or the next stretch of bytes is another one."""
@@ -63,8 +63,9 @@ class _Watch:
         return torch.ops.fastdiff.weights_changed(self._state, self._turn)
 
 
-def _places(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]]:
-    return [t.data_ptr() for t in tensors], [t.numel() for t in tensors]
+def _places(tensors: Sequence[Tensor]) -> tuple[list[Any], ...]:
+    """Addresses, sizes and strides: `p.data = p.data.transpose(2, 3)` changes nothing but the strides."""
+    return [t.data_ptr() for t in tensors], [t.numel() for t in tensors], [t.stride() for t in tensors]
 
 
 def _sum(weight: Tensor) -> float:

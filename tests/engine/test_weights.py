@@ -47,6 +47,12 @@ def by_data_pointer(net):
         p.data = p.data * 1.01
 
 
+def by_transposing(net):  # addresses, sizes, version counters and bytes stay
+    for p in net.parameters():
+        if p.dim() == 4:
+            p.data = p.data.transpose(2, 3)
+
+
 def by_optimizer(net):
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-2)
     for p in net.parameters():
@@ -59,7 +65,7 @@ def by_one_weight(net):  # few elements, through torch
         net.block1.out_layers[-1].weight[0, 0, 0, 0] += 3.0
 
 
-EDITS = [by_load, by_assign, by_data, by_data_pointer, by_optimizer, by_one_weight]
+EDITS = [by_load, by_assign, by_data, by_data_pointer, by_transposing, by_optimizer, by_one_weight]
 
 
 def test_every_dense_edit_is_seen_at_the_next_call(networks):
