@@ -14,10 +14,6 @@ namespace fastdiff {
 namespace {
 
 constexpr int64_t kSamples = 4, kSets = 4, kParts = 32, kRows = 2 + kSets + kParts;
-constexpr int64_t kTensorsPerThread = 16;
-// A call looks at memory that the network has driven out of the caches, at a few places of every tensor: they
-// are asked for this many tensors ahead, and a stretch this many bytes ahead.
-constexpr int64_t kAhead = 2, kBytesAhead = 1024;
 constexpr uint64_t kOdd = 0x9E3779B97F4A7C15ull;
 
 struct Bytes {
@@ -42,7 +38,6 @@ uint64_t checksum(const unsigned char* data, int64_t size) {
   uint64_t first[8] = {}, second[8] = {};
   int64_t at = 0;
   for (; at + 64 <= size; at += 64) {
-    if (at + kBytesAhead < size) __builtin_prefetch(data + at + kBytesAhead);
     for (int lane = 0; lane < 8; ++lane) {
       first[lane] += word_at(data + at + 8 * lane);
       second[lane] += first[lane];
@@ -54,40 +49,21 @@ uint64_t checksum(const unsigned char* data, int64_t size) {
   return hash;
 }
 
-// Where word k of those that are spread over the bytes of a tensor lies; a small tensor is read as a whole.
-bool small(const Bytes& bytes) {
-  return bytes.size <= 8 * kSamples * kSets;
-}
-
-const unsigned char* sample(const Bytes& bytes, int64_t k) {
-  return bytes.data + (bytes.size - 8) / (kSamples * kSets - 1) * k;
-}
-
 // Words set, set + kSets, set + 2 kSets, ... of those that are spread over the bytes; all bytes of a small
 // tensor.
 uint64_t sampled(const Bytes& bytes, int64_t set) {
-  if (small(bytes)) return checksum(bytes.data, bytes.size);
+  if (bytes.size <= 8 * kSamples * kSets) return checksum(bytes.data, bytes.size);
   uint64_t hash = 0;
-  for (int64_t k = set; k < kSamples * kSets; k += kSets) hash = (hash ^ word_at(sample(bytes, k))) * kOdd;
+  for (int64_t k = set; k < kSamples * kSets; k += kSets) {
+    const int64_t at = (bytes.size - 8) / (kSamples * kSets - 1) * k;
+    hash = (hash ^ word_at(bytes.data + at)) * kOdd;
+  }
   return hash;
 }
 
-Bytes stretch(const Bytes& bytes, int64_t part) {
-  const int64_t begin = bytes.size * part / kParts, end = bytes.size * (part + 1) / kParts;
-  return {bytes.data + begin, end - begin};
-}
-
 uint64_t part_of(const Bytes& bytes, int64_t part) {
-  const Bytes read = stretch(bytes, part);
-  return checksum(read.data, read.size);
-}
-
-// Asks for what `sampled` and the beginning of `part_of` read.
-void ask_for(const Bytes& bytes, int64_t set, int64_t part) {
-  const Bytes read = stretch(bytes, part);
-  for (int64_t at = 0; at < std::min(read.size, kBytesAhead); at += 64) __builtin_prefetch(read.data + at);
-  if (small(bytes)) return;
-  for (int64_t k = set; k < kSamples * kSets; k += kSets) __builtin_prefetch(sample(bytes, k));
+  const int64_t begin = bytes.size * part / kParts, end = bytes.size * (part + 1) / kParts;
+  return checksum(bytes.data + begin, end - begin);
 }
 
 struct State {
@@ -129,33 +105,19 @@ void note_weights(Tensor noted, std::vector<Tensor> weights) {
   });
 }
 
-// Whether tensors first, first + step, first + 2 step, ... differ from what was noted.
-bool differ(const State& state, int64_t set, int64_t part, int64_t first, int64_t step) {
-  const auto ask = [&](int64_t i) {
-    if (i < state.tensors) ask_for(state.bytes(i), set, part);
-  };
-  for (int64_t k = 0; k < kAhead; ++k) ask(first + k * step);
-  bool found = false;
-  for (int64_t i = first; i < state.tensors; i += step) {
-    ask(i + kAhead * step);
-    const Bytes bytes = state.bytes(i);
-    found |= state.of_set(set, i) != static_cast<int64_t>(sampled(bytes, set)) ||
-             state.of_part(part, i) != static_cast<int64_t>(part_of(bytes, part));
-  }
-  return found;
-}
-
-// The tensors must be those that were noted, alive and of the sizes that they had. Threads take turns at the
-// tensors: large ones stand side by side in a network.
+// The tensors must be those that were noted, alive and of the sizes that they had.
 bool weights_changed(Tensor noted, int64_t turn) {
   const State state(noted);
-  const int64_t part = turn % kParts, set = turn % kSets, threads = torch::stable::get_num_threads();
-  const int64_t slots = std::min(threads, (state.tensors + kTensorsPerThread - 1) / kTensorsPerThread);
-  std::vector<char> found(static_cast<size_t>(slots), 0);
-  torch::stable::parallel_for(0, slots, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t slot = begin; slot < end; ++slot) found[slot] = differ(state, set, part, slot, slots);
+  const int64_t part = turn % kParts, set = turn % kSets;
+  std::vector<char> differs(static_cast<size_t>(state.tensors), 0);
+  torch::stable::parallel_for(0, state.tensors, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Bytes bytes = state.bytes(i);
+      differs[i] = state.of_set(set, i) != static_cast<int64_t>(sampled(bytes, set)) ||
+                   state.of_part(part, i) != static_cast<int64_t>(part_of(bytes, part));
+    }
   });
-  return std::find(found.begin(), found.end(), 1) != found.end();
+  return std::find(differs.begin(), differs.end(), 1) != differs.end();
 }
 
 }  // namespace
