@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
+
+from fastdiff.doctor.devices import driver
 
 Candidate = Callable[[], object]
 #: A sample shorter than this repeats its call, so that the clock and a single interrupt do not decide.
@@ -80,17 +80,6 @@ class Events:
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1e3 / repeats, True
-
-
-@lru_cache(maxsize=1)
-def driver() -> str:
-    """The version of NVIDIA's driver."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found[0] if found else "unknown"
 
 
 def graphics(device: str) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -96,13 +98,14 @@ class Cuda:
         self._flush = torch.empty(2 * cache, dtype=torch.uint8, device=f"cuda:{index}")
 
     def facts(self) -> dict[str, Any]:
-        """Name, capability, memory, driver side versions."""
+        """Name, capability, memory, versions of the driver and of CUDA."""
         properties = torch.cuda.get_device_properties(self.index)
         return {
             "name": properties.name,
             "capability": f"{properties.major}.{properties.minor}",
             "multiprocessors": properties.multi_processor_count,
             "memory_gib": round(properties.total_memory / 2**30, 1),
+            "driver": driver(),
             "cuda": torch.version.cuda,
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
         }
@@ -124,6 +127,20 @@ class Cuda:
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end))
+
+
+@lru_cache(maxsize=1)
+def driver() -> str:
+    """The version of NVIDIA's driver, or at least the CUDA version that it serves; "unknown" without either."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        told = []
+    if told:
+        return told[0]
+    serves = int(getattr(torch._C, "_cuda_getDriverVersion", int)())
+    return f"one that serves CUDA {serves // 1000}.{serves % 1000 // 10}" if serves else "unknown"
 
 
 def named(kind: str) -> Device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import types
 
 import pytest
@@ -79,8 +80,38 @@ def test_cuda_flushes_then_times_by_events(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: facts)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: log.append("sleep"))
+    monkeypatch.setattr(devices, "driver", lambda: "570.86.15")
     monkeypatch.setattr(devices.torch, "empty", lambda size, **_: sizes.append(size) or buffer)
     device = devices.named("cuda:1")
     assert device.time_ms(lambda: log.append("call")) == 1.25
     assert log == ["sleep", "flush", "record", "call", "record", "synchronise"] and sizes == [128]
-    assert device.facts()["name"] == "Stub" and device.facts()["capability"] == "9.0"
+    found = device.facts()
+    assert (found["name"], found["capability"], found["driver"]) == ("Stub", "9.0", "570.86.15")
+
+
+@pytest.fixture()
+def told(monkeypatch):
+    """What nvidia-smi writes, or the error of asking it."""
+
+    def tell(answer):
+        def run(command, **_):
+            if isinstance(answer, Exception):
+                raise answer
+            return subprocess.CompletedProcess(command, 0, stdout=answer)
+
+        monkeypatch.setattr(devices.subprocess, "run", run)
+        devices.driver.cache_clear()
+
+    yield tell
+    devices.driver.cache_clear()
+
+
+def test_the_driver_is_told_by_its_tool_or_by_what_it_serves(told, monkeypatch):
+    told("570.86.15\n570.86.15\n")
+    assert devices.driver() == "570.86.15"
+    told(FileNotFoundError("nvidia-smi"))
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
+    assert devices.driver() == "one that serves CUDA 12.8"
+    told(subprocess.TimeoutExpired("nvidia-smi", 20))
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 0, raising=False)
+    assert devices.driver() == "unknown"

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from . import Arguments, Example, normals, product
+from .norm_sums import with_sums
 
 _SMALL = [(2, 12, 5, 7), (3, 40, 33), (2, 8), (0, 8, 4, 4)]
 _REAL: dict[tuple[int, ...], int] = {(4, 128, 32, 32): 32, (4, 64, 64, 64): 8, (2, 320, 64, 64): 32}
@@ -26,8 +27,12 @@ def _arguments(
     return given | {"scale": scale, "shift": shift}
 
 
+def _with_all_factors(shape: tuple[int, ...], dtype: torch.dtype, last: bool) -> Arguments:
+    return _arguments(shape, 4, dtype, last, 0.0, False)
+
+
 def examples() -> Iterator[Example]:
-    """Small odd ones with every factor, and maps of real models."""
+    """Small odd ones with every factor and with sums around the norm, and maps of real models."""
     for shape, dtype, name in product(_SMALL):
         for last in (False, True) if len(shape) == 4 else (False,):
             order = "NHWC" if last else "NCHW"
@@ -35,6 +40,7 @@ def examples() -> Iterator[Example]:
             yield Example(f"{name} {order}, all factors", make, gradients=_GRADIENTS)
             far = partial(_arguments, shape, 4, dtype, last, 100.0, False)
             yield Example(f"{name} {order}, mean 100", far)
+    yield from with_sums(_with_all_factors, _SMALL[0])
     for shape, dtype, name in product(list(_REAL)):
         for last in (False, True):
             make = partial(_arguments, shape, _REAL[shape], dtype, last, 0.0, True)
