@@ -4,7 +4,7 @@ One process per rival (benchmarks/rivals.py); this one tells them in turn to run
 compilation runs beside a timing. What is counted: the time of a call, that of making ready (cold start), and memory.
 
 Measured in every run: ours, eager torch, and the rivals that were quickest in results/network.json. The row of another
-stands from that run where its case, machine and version are unchanged; its time is then scaled by what eager torch
+stands from that run where its case, machine and version are unchanged; its times are then scaled by what eager torch
 takes now and took then, and the page names it. FASTDIFF_BENCH_FRESH=1 measures all, and so does a trial or a run that
 is kept elsewhere.
 """
@@ -216,7 +216,8 @@ def with_standing(now: Comparison, earlier: dict[str, Any], names: list[str]) ->
         took = Spread(**{part: drift * value for part, value in then[name].items()})
         now.time_ms[name] = took
         now.speedup[name] = Spread(took.median / ours, took.p10 / ours, took.p90 / ours)
-        for fact in ("versions", "bar", "cold_start_s", "error", "resident_mib", "peak_mib"):
+        now.facts["cold_start_s"][name] = drift * earlier["facts"]["cold_start_s"][name]
+        for fact in ("versions", "bar", "error", "resident_mib", "peak_mib"):
             now.facts[fact][name] = earlier["facts"][fact][name]
     now.facts["standing"] = dict.fromkeys(names, drift)
     return now

@@ -86,8 +86,9 @@ def _bar(axes: Any, place: float, ratio: dict[str, float], colour: Any, start: f
 
 
 def _plain_ticks(axis: Any, low: float, high: float) -> None:
-    """1, 2, 5, 10 ... instead of powers of ten."""
-    marks = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 3, 5)]
+    """1, 2, 5, 10 ... instead of powers of ten; 3 as well where that leaves room."""
+    digits = (1, 2, 3, 5) if high < 1e3 * low else (1, 2, 5)
+    marks = [digit * 10.0**power for power in range(-3, 6) for digit in digits]
     marks = [mark for mark in marks if low <= mark <= high]
     axis.set_ticks(marks, [f"{mark:g}" for mark in marks])
     axis.set_minor_locator(_pyplot().NullLocator())
@@ -144,7 +145,8 @@ def growth(kept: dict[str, Any], path: Path) -> None:
         axes.set_xticks(values, [str(value) for value in values])
         axes.minorticks_off()
         _plain_ticks(axes.yaxis, *axes.get_ylim())
-        axes.legend(fontsize=8)
+        if cases:  # a run that was cut off has no steps
+            axes.legend(fontsize=8)
     all_axes[0].set_ylabel("ms")
     _saved(figure, path)
 

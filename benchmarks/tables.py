@@ -8,25 +8,30 @@ Kept = dict[str, Any]
 HEAD = "| case | ours, ms | ratio over | median | p10 to p90 | bar | |\n|---|---|---|---|---|---|---|"
 
 
+def named(comparison: Kept) -> str:
+    """The case, and whether too few of its rounds were left alone."""
+    return comparison["name"] if comparison["quiet"] else f"{comparison['name']} (disturbed)"
+
+
 def rows(comparison: Kept) -> list[str]:
     """One row per rival: the ratio of times, and whether it reaches the bar, where one is set."""
     bars = comparison["facts"].get("bar") or {}
-    case, ours = comparison["name"], f"{comparison['time_ms'][comparison['ours']]['median']:.4g}"
-    if not comparison["quiet"]:
-        case += " (disturbed)"
+    case, ours = named(comparison), f"{comparison['time_ms'][comparison['ours']]['median']:.4g}"
     lines = []
     for rival, ratio in comparison["speedup"].items():
-        bar = bars.get(rival)
-        reached = (
-            "" if bar is None else "reached" if ratio["median"] >= bar else f"{ratio['median'] / bar:.0%}"
-        )
-        wanted = "" if bar is None else f"{bar:.3g}"
         spread = f"{ratio['p10']:.2f} to {ratio['p90']:.2f}"
-        lines.append(
-            f"| {case} | {ours} | {rival} | {ratio['median']:.2f} | {spread} | {wanted} | {reached} |"
-        )
+        cells = [case, ours, rival, f"{ratio['median']:.2f}", spread]
+        cells += barred(ratio["median"], bars.get(rival))
+        lines.append(f"| {' | '.join(cells)} |")
         case = ours = ""
     return lines
+
+
+def barred(ratio: float, bar: float | None) -> list[str]:
+    """The bar, and whether a ratio reaches it or by how much it does not; nothing where there is none."""
+    if bar is None:
+        return ["", ""]
+    return [f"{bar:.3g}", "reached" if ratio >= bar else f"{ratio / bar:.0%}"]
 
 
 def listed(values: dict[str, float], form: str) -> str:
@@ -50,16 +55,22 @@ def remarks(comparison: Kept) -> list[str]:
     return lines
 
 
+#: So many times longer than ours the first result should take with what compiles for the same machine.
+COLD_BAR = {"torch.compile + freezing": 8.0}
+
+
 def besides(comparison: Kept) -> list[str]:
     """Seconds to the first result and memory of every way to run a network, as a table."""
     facts = comparison["facts"]
     ours = facts["cold_start_s"][comparison["ours"]]
     packed = facts.get("packed_mib", {})
     weights = f"MiB packed beside {facts.get('weights_mib', 0):.0f} of weights"
-    head = f"{comparison['name']} | first result, s | its / ours | MiB at most | MiB while it runs | {weights} | error"
+    told = f"first result, s | its / ours | bar | | MiB at most | MiB while it runs | {weights} | error"
+    head = f"{comparison['name']} | {told}"
     lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
     for rival, seconds in facts["cold_start_s"].items():
         cells = [rival, f"{seconds:.1f}", "" if rival == comparison["ours"] else f"{seconds / ours:.1f}"]
+        cells += barred(seconds / ours, COLD_BAR.get(rival))
         cells += [f"{facts[f][rival]:.0f}" if f in facts else "" for f in ("peak_mib", "resident_mib")]
         cells += [f"{packed[rival]:.0f}" if rival in packed else "", f"{facts['error'][rival]:.1e}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -84,10 +95,9 @@ def roofline(kept: Kept) -> str:
     for case in kept["comparisons"]:
         facts, seconds = case["facts"], case["time_ms"][case["ours"]]["median"] / 1e3
         product = case["speedup"]["sgemm"]["median"] * facts["flops"] / facts["sgemm_flops"]
-        name = case["name"] if case["quiet"] else f"{case['name']} (disturbed)"
         rates = f"{facts['flops'] / seconds / 1e9:.0f} | {product:.0%} | {facts['bytes'] / seconds / 1e9:.1f}"
         intensity = facts["flops"] / facts["bytes"]
-        lines.append(f"| {name} | {intensity:.3g} | {rates} | {case['speedup']['copy']['median']:.0%} |")
+        lines.append(f"| {named(case)} | {intensity:.3g} | {rates} | {case['speedup']['copy']['median']:.0%} |")
     return "\n".join([f"Measured on: {listed(kept['machine'], '')}.", "", *lines])
 
 
@@ -122,9 +132,8 @@ def headline(files: dict[str, Kept]) -> str:
                 spread = (
                     f"{rivals[best]['median']:.2f} [{rivals[best]['p10']:.2f}, {rivals[best]['p90']:.2f}]"
                 )
-                lines.append(
-                    f"| {name} | {case['time_ms'][case['ours']]['median']:.4g} | {best} | {spread} |"
-                )
+                ours = f"{case['time_ms'][case['ours']]['median']:.4g}"
+                lines.append(f"| {named(case)} | {ours} | {best} | {spread} |")
     return "\n".join(lines)
 
 

@@ -1,15 +1,17 @@
 """The page of figures is made from what was kept, and nothing else."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks import bench_network
 from benchmarks.measure import Comparison, Spread, kept, machine, save
-from benchmarks.report import PAGES, filled
-from benchmarks.tables import HEADLINES, headline, remarks, roofline
+from benchmarks.report import PAGES, RESULTS, files, filled
+from benchmarks.tables import COLD_BAR, HEADLINES, headline, remarks, roofline
 
 PAGE = "before\n<!-- toy.json -->\nold\n<!-- end -->\nbetween\n<!-- other.json -->\nkept\n<!-- end -->\n"
 
@@ -39,10 +41,10 @@ def test_rows_come_from_the_file_and_the_rest_stays(tmp_path):
 
 def test_what_a_network_tells_beside_its_times():
     facts = {
-        "cold_start_s": {"fastdiff": 4.0, "old": 10.0},
-        "error": {"fastdiff": 1e-6, "old": 0.0},
-        "peak_mib": {"fastdiff": 900.0, "old": 500.0},
-        "resident_mib": {"fastdiff": 800.0, "old": 400.0},
+        "cold_start_s": {"fastdiff": 4.0, "old": 10.0, "torch.compile + freezing": 24.0},
+        "error": {"fastdiff": 1e-6, "old": 0.0, "torch.compile + freezing": 0.0},
+        "peak_mib": {"fastdiff": 900.0, "old": 500.0, "torch.compile + freezing": 1000.0},
+        "resident_mib": {"fastdiff": 800.0, "old": 400.0, "torch.compile + freezing": 900.0},
         "packed_mib": {"fastdiff": 300.0},
         "weights_mib": 136.0,
         "cannot": {"slow": "not installed"},
@@ -55,8 +57,9 @@ def test_what_a_network_tells_beside_its_times():
     )
     assert "MiB packed beside 136 of weights" in lines[3]
     assert lines[5:] == [
-        "| fastdiff | 4.0 |  | 900 | 800 | 300 | 1.0e-06 |",
-        "| old | 10.0 | 2.5 | 500 | 400 |  | 0.0e+00 |",
+        "| fastdiff | 4.0 |  |  |  | 900 | 800 | 300 | 1.0e-06 |",
+        "| old | 10.0 | 2.5 |  |  | 500 | 400 |  | 0.0e+00 |",
+        "| torch.compile + freezing | 24.0 | 6.0 | 8 | 75% | 1000 | 900 |  | 0.0e+00 |",
     ]
 
 
@@ -101,6 +104,7 @@ def test_rows_of_slower_rivals_stand_while_nothing_has_changed(monkeypatch, inst
     stood = bench_network.with_standing(now, earlier, ["torch.compile"])
     assert stood.time_ms["torch.compile"].median == pytest.approx(3.75)  # the machine is slower now
     assert stood.speedup["torch.compile"].median == pytest.approx(2.5)
+    assert stood.facts["cold_start_s"]["torch.compile"] == pytest.approx(1.5)
     assert stood.facts["standing"] == {"torch.compile": pytest.approx(1.5)}
     earlier["facts"]["versions"]["torch.compile"] = "torch 1.0"
     assert bench_network.standing(earlier, names) == []
@@ -142,6 +146,7 @@ def test_the_headline_names_the_strongest_rival_and_no_yardstick(tmp_path):
     case = {
         "name": name,
         "ours": "fastdiff",
+        "quiet": False,
         "time_ms": {"fastdiff": spread(2.0)},
         "speedup": {
             "slow": spread(4.0),
@@ -151,7 +156,7 @@ def test_the_headline_names_the_strongest_rival_and_no_yardstick(tmp_path):
         },
     }
     lines = headline({file: {"comparisons": [case]}}).splitlines()
-    assert lines[2:] == [f"| {name} | 2 | fast | 2.00 [1.50, 2.50] |"]
+    assert lines[2:] == [f"| {name} (disturbed) | 2 | fast | 2.00 [1.50, 2.50] |"]
 
 
 def test_the_roofline_by_hand():
@@ -176,3 +181,41 @@ def test_two_machines_give_two_tables(tmp_path):
         )
     page = filled(PAGE, folders)
     assert page.index("processor toy 0") < page.index("processor toy 1") and "old" not in page
+
+#: Where docs/benchmarks.md says what limits the rows of a file.
+LIMITS = {
+    "attention": "**Attention",
+    "conv3x3": "**3x3 convolutions",
+    "network": "**Whole networks",
+    "norms": "**Norms**",
+    "solver_step": "**A step",
+    "vq": "**Nearest code.**",
+    "first results": "**First results.**",
+}
+
+
+def missed(file: str, kept: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(part of `LIMITS`, row) of every ratio that does not reach its bar."""
+    for case in kept["comparisons"]:
+        facts, cold = case["facts"], case["facts"].get("cold_start_s", {})
+        for rival, bar in (facts.get("bar") or {}).items():
+            if rival in case["speedup"] and case["speedup"][rival]["median"] < bar:
+                yield file, f"{case['name']} over {rival}"
+        for rival, bar in COLD_BAR.items():
+            if rival in cold and cold[rival] < bar * cold[case["ours"]]:
+                yield "first results", f"{case['name']} over {rival}"
+
+
+def test_every_bar_that_is_missed_has_a_reason_on_the_page():
+    limits = PAGES[0].read_text(encoding="utf-8").partition("\n## What limits")[2]
+    found = [row for file, kept in files(RESULTS).items() if "comparisons" in kept for row in missed(file, kept)]
+    assert not [row for part, row in found if LIMITS.get(part, "no such part") not in limits]
+
+
+def test_a_bar_that_is_missed_is_found():
+    facts = {"bar": {"slow": 4, "fast": 2.5}, "cold_start_s": {"fastdiff": 4.0, "torch.compile + freezing": 24.0}}
+    case = {"name": "net", "ours": "fastdiff", "speedup": {"slow": spread(4.0), "fast": spread(2.0)}, "facts": facts}
+    assert list(missed("network", {"comparisons": [case]})) == [
+        ("network", "net over fast"),
+        ("first results", "net over torch.compile + freezing"),
+    ]
