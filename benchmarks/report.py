@@ -1,8 +1,8 @@
 """Puts what was measured into the pages: python -m benchmarks.report [FOLDER ...]
 
-A folder holds the files of one machine, benchmarks/results if none is named. Between the marks of docs/benchmarks.md
-and of the README the tables are made anew, one for each folder that has the file; the words around the marks are
-written by hand, the rows never. Pictures are made of the first folder, where matplotlib is installed.
+A folder holds the files of one machine, benchmarks/results if none is named. Between the marks of docs/benchmarks.md,
+docs/engine.md and the README the tables are made anew, one for each folder that has the file; the words around the
+marks are written by hand, the rows never. Pictures are made of the first folder, where matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from benchmarks import gpu_results, tables
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "gpu_results.md", ROOT / "README.md")
+WRITTEN = ("benchmarks.md", "engine.md", "gpu_results.md")
+PAGES = (*(ROOT / "docs" / name for name in WRITTEN), ROOT / "README.md")
 #: Tables that are not rows of ratios, by the name between the marks: its maker and the file it is made of.
 OTHER = {
     "roofline": tables.roofline,
@@ -41,6 +42,9 @@ def filled(page: str, folders: Sequence[Path] = (RESULTS,)) -> str:
         name = match[1]
         if name == "headline":
             found = [tables.headline(machines[0])]
+        elif name == "modes":
+            made_of = [tables.modes(kept["network"]) for kept in machines if "network" in kept]
+            found = [table for table in made_of if table]
         elif name == "gpu":
             found = [gpu_results.page()]
         else:

@@ -137,6 +137,33 @@ def headline(files: dict[str, Kept]) -> str:
     return "\n".join(lines)
 
 
+#: The case whose modes docs/engine.md shows, and what its options are called there.
+MODES_OF = "ddpm-cifar10 35.7 M, batch 4"
+MODES = {
+    "fastdiff": "default",
+    "fastdiff, memory low": '`memory="low"`',
+    "fastdiff, winograd off": "`winograd=False`",
+}
+
+
+def modes(network: Kept) -> str:
+    """Time and memory of the engine's modes, beside the strongest rival and eager torch; empty without that case."""
+    cases = [case for case in network["comparisons"] if case["name"] == MODES_OF]
+    if not cases:
+        return ""
+    case = cases[0]
+    facts, ms = case["facts"], {name: spread["median"] for name, spread in case["time_ms"].items()}
+    best = min((name for name in case["speedup"] if is_rival(name)), key=ms.__getitem__)
+    weights = f"MiB packed beside {facts['weights_mib']:.0f} of weights"
+    lines = [f"| {named(case)} | ms | {best} / this | {weights} | MiB at most |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys([*(name for name in MODES if name in ms), best, "eager"]):
+        packed = facts["packed_mib"].get(name)
+        cells = [MODES.get(name, name), f"{ms[name]:.4g}", f"{ms[best] / ms[name]:.2f}"]
+        cells += ["" if packed is None else f"{packed:.0f}", f"{facts['peak_mib'][name]:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def minutes(kept: Kept) -> str:
     """What each file of the suite took, and what went wrong."""
     lines = ["| file | seconds | at most planned |", "|---|---|---|"]

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import bench_network
 from benchmarks.measure import Comparison, Spread, kept, machine, save
 from benchmarks.report import PAGES, RESULTS, files, filled
-from benchmarks.tables import COLD_BAR, HEADLINES, headline, remarks, roofline
+from benchmarks.tables import COLD_BAR, HEADLINES, MODES_OF, headline, modes, remarks, roofline
 
 PAGE = "before\n<!-- toy.json -->\nold\n<!-- end -->\nbetween\n<!-- other.json -->\nkept\n<!-- end -->\n"
 
@@ -218,4 +218,27 @@ def test_a_bar_that_is_missed_is_found():
     assert list(missed("network", {"comparisons": [case]})) == [
         ("network", "net over fast"),
         ("first results", "net over torch.compile + freezing"),
+    ]
+
+
+def test_the_modes_of_the_engine_by_hand():
+    assert modes({"comparisons": []}) == ""
+    times = {"fastdiff": 2.0, "fastdiff, memory low": 2.5, "slow": 5.0, "fast": 4.0, "eager": 6.0}
+    case = {
+        "name": MODES_OF,
+        "ours": "fastdiff",
+        "quiet": True,
+        "time_ms": {name: spread(time) for name, time in times.items()},
+        "speedup": {name: spread(time / 2) for name, time in times.items() if name != "fastdiff"},
+        "facts": {
+            "weights_mib": 136.0,
+            "packed_mib": {"fastdiff": 280.0, "fastdiff, memory low": 160.0},
+            "peak_mib": dict.fromkeys(times, 900.0),
+        },
+    }
+    assert modes({"comparisons": [case]}).splitlines()[2:] == [
+        "| default | 2 | 2.00 | 280 | 900 |",
+        '| `memory="low"` | 2.5 | 1.60 | 160 | 900 |',
+        "| fast | 4 | 1.00 |  | 900 |",
+        "| eager | 6 | 0.67 |  | 900 |",
     ]
