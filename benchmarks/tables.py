@@ -97,7 +97,9 @@ def roofline(kept: Kept) -> str:
         product = case["speedup"]["sgemm"]["median"] * facts["flops"] / facts["sgemm_flops"]
         rates = f"{facts['flops'] / seconds / 1e9:.0f} | {product:.0%} | {facts['bytes'] / seconds / 1e9:.1f}"
         intensity = facts["flops"] / facts["bytes"]
-        lines.append(f"| {named(case)} | {intensity:.3g} | {rates} | {case['speedup']['copy']['median']:.0%} |")
+        lines.append(
+            f"| {named(case)} | {intensity:.3g} | {rates} | {case['speedup']['copy']['median']:.0%} |"
+        )
     return "\n".join([f"Measured on: {listed(kept['machine'], '')}.", "", *lines])
 
 

@@ -182,6 +182,7 @@ def test_two_machines_give_two_tables(tmp_path):
     page = filled(PAGE, folders)
     assert page.index("processor toy 0") < page.index("processor toy 1") and "old" not in page
 
+
 #: Where docs/benchmarks.md says what limits the rows of a file.
 LIMITS = {
     "attention": "**Attention",
@@ -208,13 +209,23 @@ def missed(file: str, kept: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def test_every_bar_that_is_missed_has_a_reason_on_the_page():
     limits = PAGES[0].read_text(encoding="utf-8").partition("\n## What limits")[2]
-    found = [row for file, kept in files(RESULTS).items() if "comparisons" in kept for row in missed(file, kept)]
+    found = [
+        row for file, kept in files(RESULTS).items() if "comparisons" in kept for row in missed(file, kept)
+    ]
     assert not [row for part, row in found if LIMITS.get(part, "no such part") not in limits]
 
 
 def test_a_bar_that_is_missed_is_found():
-    facts = {"bar": {"slow": 4, "fast": 2.5}, "cold_start_s": {"fastdiff": 4.0, "torch.compile + freezing": 24.0}}
-    case = {"name": "net", "ours": "fastdiff", "speedup": {"slow": spread(4.0), "fast": spread(2.0)}, "facts": facts}
+    facts = {
+        "bar": {"slow": 4, "fast": 2.5},
+        "cold_start_s": {"fastdiff": 4.0, "torch.compile + freezing": 24.0},
+    }
+    case = {
+        "name": "net",
+        "ours": "fastdiff",
+        "speedup": {"slow": spread(4.0), "fast": spread(2.0)},
+        "facts": facts,
+    }
     assert list(missed("network", {"comparisons": [case]})) == [
         ("network", "net over fast"),
         ("first results", "net over torch.compile + freezing"),

@@ -35,7 +35,12 @@ def test_norms_are_examined_with_every_sum_around_them(op):
     small = [example for example in examples_of(op) if not example.timed]
     given = {name for example in small for name in example.make()}
     assert given >= set(norm_sums.NAMES)
-    assert {name for example in small for name in example.gradients} >= {"add", "residual", "residual_add", "x2"}
+    assert {name for example in small for name in example.gradients} >= {
+        "add",
+        "residual",
+        "residual_add",
+        "x2",
+    }
 
 
 def test_an_op_without_a_file_has_none():
