@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ARCHITECTURES = (80, 89, 90, 100)
 #: Threads, 32-bit registers and bytes of shared memory that one block may have, of one multiprocessor.
@@ -31,6 +32,7 @@ class Build:
         aligned: arguments that are multiples of 16, beside all pointers.
         warps: of one program.
         stages: of software pipelines, None for triton's own choice.
+        arguments: in place of `types` and `aligned`: what a launch passes, tuples among it, specialised as a launch is.
     """
 
     module: str
@@ -40,6 +42,39 @@ class Build:
     aligned: Collection[str] = ()
     warps: int = 4
     stages: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def launched(call: Callable[[], None]) -> list[Build]:
+    """The kernels that a call on meta tensors would launch; not possible where triton's interpreter is on."""
+    from triton.runtime.jit import JITFunction
+
+    found: list[Build] = []
+
+    def noted(kernel: Any, *given: Any, grid: object, warmup: bool, num_warps: int, **fixed: Any) -> None:
+        module = kernel.__module__.rpartition(".")[2]
+        arguments = dict(zip(kernel.arg_names, given, strict=False))
+        found.append(Build(module, kernel.__name__, {}, fixed, (), num_warps, arguments=arguments))
+
+    with mock.patch.object(JITFunction, "run", noted):
+        call()
+    return found
+
+
+def _specialised(value: Any, path: tuple[int, ...], constants: dict[Any, Any], aligned: list[Any]) -> Any:
+    """The type of an argument as triton's launch finds it, within named tuples, too; notes constants and alignment."""
+    if isinstance(value, tuple):
+        return type(value)(*[_specialised(v, (*path, i), constants, aligned) for i, v in enumerate(value)])
+    if value is None or (isinstance(value, int) and value == 1):
+        constants[path] = value
+        return "constexpr"
+    if isinstance(value, float):
+        return "fp32"
+    if isinstance(value, int):
+        aligned += [path] if value % 16 == 0 else []
+        return "i32" if value < 2**31 else "i64"
+    aligned.append(path)
+    return {"torch.float32": "*fp32", "torch.bfloat16": "*bf16"}[str(value.dtype)]
 
 
 def compiled(build: Build, architecture: int) -> Any:
@@ -52,12 +87,15 @@ def compiled(build: Build, architecture: int) -> Any:
     names, fixed = kernel.arg_names, {n: v for n, v in build.fixed.items() if n in kernel.arg_names}
     signature = {name: build.types.get(name, "i32") for name in names} | dict.fromkeys(fixed, "constexpr")
     pointers = {name for name in names if signature[name].startswith("*")}
-    aligned = [name for name in names if name in pointers | set(build.aligned) and name not in fixed]
+    constants: dict[Any, Any] = {(names.index(name),): value for name, value in fixed.items()}
+    aligned = [(names.index(n),) for n in names if n in pointers | set(build.aligned) and n not in fixed]
+    for name, value in build.arguments.items():
+        signature[name] = _specialised(value, (names.index(name),), constants, aligned)
     source = ASTSource(
         kernel,
         signature=signature,
-        constexprs={(names.index(name),): value for name, value in fixed.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+        constexprs=constants,
+        attrs={path: [["tt.divisibility", 16]] for path in aligned},
     )
     options = {"num_warps": build.warps} | ({} if build.stages is None else {"num_stages": build.stages})
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)

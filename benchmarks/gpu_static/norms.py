@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from . import machine
 
-_TYPES = {4: "*fp32", 2: "*bf16"}
-
 
 @dataclass(frozen=True)
 class Case:
@@ -80,66 +78,36 @@ CASES = (
 )
 
 
-def builds(case: Case) -> Iterator[machine.Build]:
-    """Every kernel of the call, as its launch specialises it."""
+def builds(case: Case) -> list[machine.Build]:
+    """Every kernel that the call launches, as it launches it; each of its factors is given, in float32."""
     import torch
-    from fastdiff.kernels import maps
+    from fastdiff.kernels import group_norm_silu, group_norm_silu_backward, rms_norm_silu
 
-    like = torch.empty(2, case.channels, case.side, case.side, device="meta")
-    like = like.contiguous(memory_format=torch.channels_last) if case.last else like
-    layout = maps.map_of(like)
-    yield from (_group_builds if case.op == "group_norm_silu" else _rms_builds)(case, layout)
+    kind = torch.float32 if case.size == 4 else torch.bfloat16
+    order = torch.channels_last if case.last else torch.contiguous_format
+    size, meta = (2, case.channels, case.side, case.side), torch.device("meta")
+    out = torch.empty(size, dtype=kind, device=meta, memory_format=order)
+    x = out[:, : case.channels // 2].contiguous(memory_format=order) if "x2" in case.terms else out
+    row, rows = torch.empty(case.channels, device=meta), torch.empty(2, case.channels, device=meta)
+    known = {"add": row[: x.shape[1]], "residual": x, "residual_add": row[: x.shape[1]], "x2": x}
+    terms = [known[name] if name in case.terms else None for name in known]
+    total = out if case.terms else None
 
+    def call() -> None:
+        statistics, sums = rows.new_empty(2, case.groups, 3), rows.new_empty(2, 2, case.channels)
+        stretches = rows.new_empty(2, 4, 2, case.channels)
+        of_group, of_rms = (row, row, rows, rows, case.groups), (row, rows, rows, 1e-12, True)
+        match case.op, case.backward:
+            case "group_norm_silu", False:
+                group_norm_silu.launch_sums(out, total, statistics, x, *terms, *of_group, 1e-5, True, False)
+            case "group_norm_silu", True:
+                group_norm_silu_backward.launch(out, sums, x, statistics, x, *of_group, True)
+            case _, False:
+                rms_norm_silu.launch_sums(out, total, x, *terms, *of_rms, False)
+            case _:
+                rms_norm_silu.launch_backward(out, stretches, x, x, *of_rms)
 
-_FLOATS = ("weight", "bias", "scale", "shift", "statistics", "partials", "sums", "add", "residual_add")
-_TERMS = ("add", "residual", "residual_add", "x2")
-_MAPS = ("x", "r", "x2", "out", "total")
-_STRIDES = (
-    *("add_stride", "residual_add_stride", "scale_stride", "shift_stride"),
-    *(f"{name}_{axis}" for name in _MAPS for axis in ("sample", "channel", "pixel")),
-    "split",
-    "channels",
-    "pixels",
-    "part",
-    "unit",
-)
-
-
-def _build(case: Case, module: str, kernel: str, warps: int, **fixed: object) -> machine.Build:
-    maps = ("x", "out", "gradient", "residual", "x2", "total")
-    types = dict.fromkeys(maps, _TYPES[case.size]) | dict.fromkeys(_FLOATS, "*fp32")
-    types |= dict.fromkeys(("eps", "root"), "fp32")
-    ones = [f"{name}_{'channel' if case.last else 'pixel'}" for name in _MAPS]
-    fixed = {"ACTIVATE": True, "AFTER": False, "WIDE": False, **dict.fromkeys(ones, 1), **fixed}
-    # A second launch reads the sum that the first has written.
-    terms = () if kernel == "group_norm_apply_kernel" else case.terms
-    fixed |= dict.fromkeys(name for name in _TERMS if name not in terms)
-    if not terms:
-        fixed["total"] = None
-    return machine.Build(module, kernel, types, fixed, [n for n in _STRIDES if n not in ones], warps)
-
-
-def _group_builds(case: Case, layout: object) -> Iterator[machine.Build]:
-    from fastdiff.kernels import group_norm_silu, group_norm_silu_backward, maps
-    from fastdiff.kernels.group_plans import plan_of
-
-    module = "group_norm_silu_backward" if case.backward else "group_norm_silu"
-    room = group_norm_silu_backward if case.backward else group_norm_silu
-    if case.backward:
-        plan = plan_of(layout, case.groups, case.size, room.HELD, room.OF_THREAD)
-    else:
-        plan = room.plan_for(layout, case.groups, case.size, bool(case.terms))
-    fixed = {"BLOCK": plan.block, "CHANNELS": plan.channels, "PIXELS": plan.pixels, "SLOTS": plan.slots}
-    fixed |= {"ENTRIES": plan.entries, "PER_GROUP": maps.power(case.channels // case.groups)}
-    if plan.slab:
-        names = [f"{module}_kernel"]
-    elif case.backward:
-        names = ["group_norm_sums_kernel", "group_norm_gradient_kernel"]
-    else:
-        names = ["group_norm_partial_kernel", "group_norm_apply_kernel"]
-    for name in names:
-        place = module if case.backward or plan.slab else "group_split"
-        yield _build(case, place, name, plan.warps, **fixed)
+    return machine.launched(call)
 
 
 def passes(case: Case) -> int:
@@ -147,20 +115,10 @@ def passes(case: Case) -> int:
 
     With a residual one more is read, and the sum is written.
     """
-    launches = len(list(builds(case)))
+    launches = len(builds(case))
     if case.terms:
         return (2 if launches == 1 else 3) + 1 + ("residual" in case.terms)
     return (3 if launches == 1 else 5) if case.backward else (2 if launches == 1 else 3)
-
-
-def _rms_builds(case: Case, layout: object) -> Iterator[machine.Build]:
-    from fastdiff.kernels import rms_norm_silu
-
-    held = rms_norm_silu.OF_THREAD_OF_SUMS if case.terms else rms_norm_silu.OF_THREAD
-    held = rms_norm_silu.OF_THREAD_BACKWARD if case.backward else held
-    tile = rms_norm_silu.tile_of(layout, case.size, held, not case.backward)
-    name = "rms_norm_silu_backward_kernel" if case.backward else "rms_norm_silu_kernel"
-    yield _build(case, "rms_norm_silu", name, tile.warps, CHANNELS=tile.channels, PIXELS=tile.pixels)
 
 
 def table(architecture: int) -> list[str]:

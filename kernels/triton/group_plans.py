@@ -10,7 +10,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .maps import Map, power
+import triton
+import triton.language as tl
+
+from .maps import Layout, power
+
+
+class Cut(NamedTuple):
+    """The sizes of a sample and of its pieces, as kernels take them: see `Plan`."""
+
+    channels: int
+    pixels: int
+    groups: int
+    per_group: int
+    blocks: int
+    overlaps: int
+    parts: int
+    part: int
 
 
 class Plan(NamedTuple):
@@ -38,22 +54,71 @@ class Plan(NamedTuple):
     entries: int
     warps: int
 
-    def blocks(self, layout: Map) -> int:
+    def blocks(self, layout: Layout) -> int:
         """Blocks of channels of a sample."""
         return -(-layout.channels // self.block)
 
-    def parts(self, layout: Map) -> int:
+    def parts(self, layout: Layout) -> int:
         """Stretches of pixels of a sample."""
         return -(-layout.pixels // self.part)
 
+    @property
+    def compiled_in(self) -> dict[str, int]:
+        """What a kernel is compiled for: a program's tile, and its warps."""
+        return {
+            "CHANNELS": self.channels,
+            "PIXELS": self.pixels,
+            "SLOTS": self.slots,
+            "num_warps": self.warps,
+        }
 
-def plan_of(layout: Map, groups: int, size: int, held: int, of_thread: int) -> Plan:
+    def cut(self, layout: Layout, groups: int) -> Cut:
+        """The sizes that kernels take."""
+        of_sample = (layout.channels, layout.pixels, groups, layout.channels // groups)
+        return Cut(*of_sample, self.blocks(layout), self.overlaps, self.parts(layout), self.part)
+
+
+@triton.jit
+def whole_groups(cut, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
+    """(sample, first channel, channels, which exist, pixels, which elements exist) of a program with a slab."""
+    program = tl.program_id(0)
+    sample, first = (program // cut.blocks).to(tl.int64), program % cut.blocks * BLOCK
+    lane, p = tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    c = first + lane
+    wanted = (lane < BLOCK) & (c < cut.channels)
+    return sample, first, c, wanted, p, wanted[:, None] & (p < cut.pixels)[None, :]
+
+
+@triton.jit
+def block_of_channels(cut, CHANNELS: tl.constexpr):
+    """(sample, first channel, channels, which exist, part) of a program that has a part of the pixels."""
+    program = tl.program_id(0)
+    index, part_index = program // cut.parts, program % cut.parts
+    sample, first = (index // cut.blocks).to(tl.int64), index % cut.blocks * CHANNELS
+    c = first + tl.arange(0, CHANNELS)
+    return sample, first, c, c < cut.channels, part_index
+
+
+@triton.jit
+def part_of_pixels(cut, part_index, WIDE: tl.constexpr, PIXELS: tl.constexpr):
+    """(begin, end, lanes, the first PIXELS pixels) of a part."""
+    begin = part_index * cut.part
+    lane = tl.arange(0, PIXELS)
+    return (
+        begin,
+        tl.minimum(begin + cut.part, cut.pixels),
+        lane,
+        (begin.to(tl.int64) if WIDE else begin) + lane,
+    )
+
+
+def plan_of(layout: Layout, groups: int, size: int, held: int, of_thread: int) -> Plan:
     """The plan of a map of elements of `size` bytes; a slab has at most `held` elements, `of_thread` of each thread."""
     per_group = layout.channels // groups
     return _slab(layout, per_group, size, held, of_thread) or _split(layout, per_group, size)
 
 
-def _slab(layout: Map, per_group: int, size: int, held: int, of_thread: int) -> Plan | None:
+def _slab(layout: Layout, per_group: int, size: int, held: int, of_thread: int) -> Plan | None:
     channels, pixels = power(per_group), power(layout.pixels)
     block = per_group
     if layout.last:
@@ -64,7 +129,7 @@ def _slab(layout: Map, per_group: int, size: int, held: int, of_thread: int) -> 
     return Plan(True, block, channels, pixels, channels // per_group or 1, 1, pixels, 1, warps)
 
 
-def _split(layout: Map, per_group: int, size: int) -> Plan:
+def _split(layout: Layout, per_group: int, size: int) -> Plan:
     block = _block(layout, size)
     pixels = max(1, 2048 // block)
     if per_group % block == 0:
@@ -83,7 +148,7 @@ def _split(layout: Map, per_group: int, size: int) -> Plan:
     return Plan(False, block, block, pixels, slots, overlaps, part, entries, 4)
 
 
-def _block(layout: Map, size: int) -> int:
+def _block(layout: Layout, size: int) -> int:
     """Channels of a block: a line of 128 bytes, without padding where C has such a divisor."""
     if not layout.last:
         return 1

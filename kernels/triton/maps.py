@@ -1,4 +1,8 @@
-"""Feature maps (B, C, ...) as the normalisations read them, and what belongs to their channels and groups."""
+"""Feature maps (B, C, ...) and rows of channels as the normalisations read them.
+
+A kernel takes each as one argument, a tuple of an address (None where it is not given) and its strides in elements.
+Triton compiles None and a stride of 1 in as constants.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ import triton
 import triton.language as tl
 
 
-class Map(NamedTuple):
-    """A dense map: strides of a sample, a channel and a pixel (one of the last two is 1), in elements."""
+class Layout(NamedTuple):
+    """Sizes of a dense map, and its strides of a sample, a channel and a pixel (one of the last two is 1)."""
 
     batch: int
     channels: int
@@ -27,19 +31,67 @@ class Map(NamedTuple):
         return self.channel == 1
 
     @property
-    def strides(self) -> tuple[int, int, int]:
-        """Of a sample, a channel and a pixel."""
-        return self.sample, self.channel, self.pixel
+    def wide(self) -> bool:
+        """Whether places within a sample need 64 bits."""
+        return self.sample >= 2**31
+
+    def of_channels(self, channels: int) -> Layout:
+        """The same order with another number of channels."""
+        sample = channels * self.pixels
+        strides = (sample, 1, channels) if self.last else (sample, self.pixels, 1)
+        return Layout(self.batch, channels, self.pixels, *strides)
 
 
-def map_of(x: Tensor) -> Map:
-    """The map of a contiguous or channels_last tensor."""
+class Map(NamedTuple):
+    """A map (B, C, pixels), or none: its address, and its strides of a sample, a channel and a pixel."""
+
+    data: Tensor | None
+    sample: int
+    channel: int
+    pixel: int
+
+
+class Rows(NamedTuple):
+    """Values (B, C), their rows `stride` apart, or (C,), which is a stride of 0; or none."""
+
+    data: Tensor | None
+    stride: int
+
+
+class Factors(NamedTuple):
+    """What a norm is multiplied with, and what is added: weight and bias (C,), scale and shift (B, C)."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+    scale: Rows
+    shift: Rows
+
+
+def layout_of(x: Tensor) -> Layout:
+    """The layout of a contiguous or channels_last tensor."""
     batch, channels = x.shape[:2]
     pixels = x.shape[2:].numel()
     last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
     if pixels == 1 or (x.dim() in (4, 5) and not x.is_contiguous() and x.is_contiguous(memory_format=last)):
-        return Map(batch, channels, pixels, channels * pixels, 1, channels)
-    return Map(batch, channels, pixels, channels * pixels, pixels, 1)
+        return Layout(batch, channels, pixels, channels * pixels, 1, channels)
+    return Layout(batch, channels, pixels, channels * pixels, pixels, 1)
+
+
+def map_of(x: Tensor | None) -> Map:
+    """A contiguous or channels_last tensor, or None."""
+    return Map(None, 0, 0, 0) if x is None else Map(x, *layout_of(x)[3:])
+
+
+def rows_of(rows: Tensor | None) -> Rows:
+    """A tensor (B, C) or (C,), or None."""
+    return Rows(rows, 0 if rows is None or rows.dim() == 1 else rows.stride(0))
+
+
+def factors_of(
+    weight: Tensor | None, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+) -> Factors:
+    """The factors of an op."""
+    return Factors(weight, bias, rows_of(scale), rows_of(shift))
 
 
 def power(n: int) -> int:
@@ -47,44 +99,39 @@ def power(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def row_stride(factor: Tensor | None) -> int:
-    """Elements between the rows of a factor (B, C)."""
-    return 0 if factor is None else factor.stride(0)
+@triton.jit
+def place(m, sample, c, p):
+    """Where channels c x pixels p of one sample of a map lie."""
+    return sample * m.sample + (c[:, None] * m.channel + p[None, :] * m.pixel)
 
 
 @triton.jit
-def place(sample, sample_stride, c, channel_stride, p, pixel_stride):
-    """Where channels c x pixels p of one sample lie."""
-    return sample * sample_stride + (c[:, None] * channel_stride + p[None, :] * pixel_stride)
+def row_of(rows, sample, c, wanted):
+    """The channels c of one sample's row as float32."""
+    return tl.load(rows.data + sample * rows.stride + c, mask=wanted, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def row_of(rows, stride, sample, c, wanted):
-    """rows[sample, c] as float32; a stride of 0 is one row for all samples."""
-    return tl.load(rows + sample * stride + c, mask=wanted, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def factor_of(weight, scale, sample, scale_stride, c, wanted):
+def factor_of(factors, sample, c, wanted):
     """weight * (1 + scale) of the channels c of one sample."""
     factor = tl.where(wanted, 1.0, 0.0)
-    if weight is not None:
-        factor = factor * tl.load(weight + c, mask=wanted, other=0.0).to(tl.float32)
-    if scale is not None:
-        factor = factor * (1.0 + row_of(scale, scale_stride, sample, c, wanted))
+    if factors.weight is not None:
+        factor = factor * tl.load(factors.weight + c, mask=wanted, other=0.0).to(tl.float32)
+    if factors.scale.data is not None:
+        factor = factor * (1.0 + row_of(factors.scale, sample, c, wanted))
     return factor
 
 
 @triton.jit
-def offset_of(bias, scale, shift, sample, scale_stride, shift_stride, c, wanted):
+def offset_of(factors, sample, c, wanted):
     """bias * (1 + scale) + shift of the channels c of one sample."""
     offset = tl.where(wanted, 0.0, 0.0)
-    if bias is not None:
-        offset += tl.load(bias + c, mask=wanted, other=0.0).to(tl.float32)
-        if scale is not None:
-            offset = offset * (1.0 + row_of(scale, scale_stride, sample, c, wanted))
-    if shift is not None:
-        offset += row_of(shift, shift_stride, sample, c, wanted)
+    if factors.bias is not None:
+        offset += tl.load(factors.bias + c, mask=wanted, other=0.0).to(tl.float32)
+        if factors.scale.data is not None:
+            offset = offset * (1.0 + row_of(factors.scale, sample, c, wanted))
+    if factors.shift.data is not None:
+        offset += row_of(factors.shift, sample, c, wanted)
     return offset
 
 
@@ -103,22 +150,3 @@ def before_activation(gradient, u, ACTIVATE: tl.constexpr):
         sigmoid = 1.0 / (1.0 + tl.exp(-u))
         gradient = gradient * (sigmoid * (1.0 + u * (1.0 - sigmoid)))
     return gradient
-
-
-@triton.jit
-def members(c, wanted, per_group, first_group, SLOTS: tl.constexpr):
-    """(channels, SLOTS): whether a channel belongs to group first_group + slot."""
-    slot = c // per_group - first_group
-    return (slot[:, None] == tl.arange(0, SLOTS)[None, :]) & wanted[:, None]
-
-
-@triton.jit
-def of_group(values, member):
-    """Sums over the channels of each slot; what is not a number stays in its group."""
-    return tl.sum(tl.where(member, values[:, None], 0.0), 0)
-
-
-@triton.jit
-def of_channel(values, member):
-    """The value of each channel's slot."""
-    return tl.sum(tl.where(member, values[None, :], 0.0), 1)

@@ -6,7 +6,7 @@ A program holds all channels of some pixels, so the norm needs nobody else. See 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,49 +15,41 @@ import triton
 import triton.language as tl
 
 from .launching import register
-from .maps import Map, activated, before_activation, factor_of, map_of, offset_of, place, power, row_stride
-from .sums import Summed, finished, loaded, summed
+from .maps import (
+    Layout,
+    activated,
+    before_activation,
+    factor_of,
+    factors_of,
+    layout_of,
+    map_of,
+    offset_of,
+    place,
+    power,
+)
+from .sums import finished, loaded, places, sums_taken, terms_of
+
+
+@triton.jit
+def lengths(values, eps):
+    """(norm over the channels of each pixel, 1 / norm or 1 / eps)."""
+    norm = tl.sqrt_rn(tl.sum(values * values, 0))
+    return norm, 1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def rms_norm_silu_kernel(
-    out,  # (B, C, pixels)
-    total,  # s, the map that is normalised; None where nobody else reads it
-    x,
-    add,  # (C,) or (B, C), or None; so is residual_add
-    residual,  # (B, C, pixels) or None
-    residual_add,
-    x2,  # (B, C - split, pixels) or None
-    weight,  # (C,) or None
-    scale,  # (B, C), rows scale_stride apart, or None; so is shift
-    shift,
-    add_stride,
-    residual_add_stride,
-    scale_stride,
-    shift_stride,
-    x_sample,
-    x_channel,
-    x_pixel,
-    r_sample,
-    r_channel,
-    r_pixel,
-    x2_sample,
-    x2_channel,
-    x2_pixel,
-    out_sample,
-    out_channel,
-    out_pixel,
-    total_sample,
-    total_channel,
-    total_pixel,
-    split,  # channels of x
+    out,  # a map
+    total,  # a map: where s, which is normalised, is written, or none
+    terms,
+    factors,  # without a bias
     channels,
     pixels,
     tiles,  # of one sample
     eps,
     root,  # of the number of channels
     ACTIVATE: tl.constexpr,
-    AFTER: tl.constexpr,  # residual is added to the result
+    AFTER: tl.constexpr,  # the residual is added to the result
     WIDE: tl.constexpr,  # a sample needs 64 bits
     CHANNELS: tl.constexpr,  # a power of two
     PIXELS: tl.constexpr,
@@ -69,39 +61,25 @@ def rms_norm_silu_kernel(
     p = (first.to(tl.int64) if WIDE else first) + tl.arange(0, PIXELS)
     wanted = c < channels
     inside = wanted[:, None] & (p < pixels)[None, :]
-    r_at = place(sample, r_sample, c, r_channel, p, r_pixel)
-    values = loaded(
-        x, add, residual, residual_add, x2, place(sample, x_sample, c, x_channel, p, x_pixel), r_at,
-        place(sample, x2_sample, c - split, x2_channel, p, x2_pixel), split, sample, add_stride,
-        residual_add_stride, c, wanted, inside, AFTER,
-    )  # fmt: skip
-    if total is not None:
-        tl.store(total + place(sample, total_sample, c, total_channel, p, total_pixel), values, mask=inside)
-    norm = tl.sqrt_rn(tl.sum(values * values, 0))
-    n = values * (1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL))[None, :]
-    factor = root * factor_of(weight, scale, sample, scale_stride, c, wanted)
-    offset = offset_of(None, scale, shift, sample, scale_stride, shift_stride, c, wanted)
-    y = activated(n * factor[:, None] + offset[:, None], ACTIVATE)
-    y = finished(
-        y, residual, residual_add, r_at, sample, residual_add_stride, c, wanted, inside, AFTER
-    )  # fmt: skip
-    tl.store(out + place(sample, out_sample, c, out_channel, p, out_pixel), y, mask=inside)
+    x_at, r_at, x2_at = places(terms, sample, c, p)
+    values = loaded(terms, x_at, r_at, x2_at, sample, c, wanted, inside, AFTER)
+    if total.data is not None:
+        tl.store(total.data + place(total, sample, c, p), values, mask=inside)
+    _, reciprocal = lengths(values, eps)
+    n = values * reciprocal[None, :]
+    factor = root * factor_of(factors, sample, c, wanted)
+    y = activated(n * factor[:, None] + offset_of(factors, sample, c, wanted)[:, None], ACTIVATE)
+    y = finished(y, terms, r_at, sample, c, wanted, inside, AFTER)
+    tl.store(out.data + place(out, sample, c, p), y, mask=inside)
 
 
 @triton.jit
 def rms_norm_silu_backward_kernel(
     out,  # the gradient of x
     sums,  # float32 (B, units, 2, C): of du, of du * n
-    gradient,  # of the result, like x
-    x,
-    weight,
-    scale,
-    shift,
-    scale_stride,
-    shift_stride,
-    x_sample,
-    x_channel,
-    x_pixel,
+    gradient,  # of the result; lies like x, and so does out
+    x,  # a map
+    factors,
     channels,
     pixels,
     units,
@@ -118,17 +96,16 @@ def rms_norm_silu_backward_kernel(
     sample, c = (program // units).to(tl.int64), tl.arange(0, CHANNELS)
     begin = (program % units) * unit
     wanted = c < channels
-    factor = root * factor_of(weight, scale, sample, scale_stride, c, wanted)
-    offset = offset_of(None, scale, shift, sample, scale_stride, shift_stride, c, wanted)
+    factor = root * factor_of(factors, sample, c, wanted)
+    offset = offset_of(factors, sample, c, wanted)
     plain, along = tl.zeros((CHANNELS,), tl.float32), tl.zeros((CHANNELS,), tl.float32)
     for first in range(begin, tl.minimum(begin + unit, pixels), PIXELS):
         p = (first.to(tl.int64) if WIDE else first) + tl.arange(0, PIXELS)
         inside = wanted[:, None] & (p < pixels)[None, :]
-        at = sample * x_sample + (c[:, None] * x_channel + p[None, :] * x_pixel)
-        values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        at = place(x, sample, c, p)
+        values = tl.load(x.data + at, mask=inside, other=0.0).to(tl.float32)
         dy = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float32)
-        norm = tl.sqrt_rn(tl.sum(values * values, 0))
-        reciprocal = 1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL)
+        norm, reciprocal = lengths(values, eps)
         n = values * reciprocal[None, :]
         du = before_activation(dy, n * factor[:, None] + offset[:, None], ACTIVATE)
         plain += tl.sum(du, 1)
@@ -148,8 +125,13 @@ class Tile(NamedTuple):
     pixels: int
     warps: int
 
+    @property
+    def compiled_in(self) -> dict[str, int]:
+        """What a kernel is compiled for."""
+        return {"CHANNELS": self.channels, "PIXELS": self.pixels, "num_warps": self.warps}
 
-def tile_of(layout: Map, size: int, of_thread: int, forward: bool = True) -> Tile:
+
+def tile_of(layout: Layout, size: int, of_thread: int, forward: bool = True) -> Tile:
     """128 threads, or more where channels are many and 16 to 64 bytes of neighbouring pixels should be read at once.
 
     Args:
@@ -171,18 +153,9 @@ def tile_of(layout: Map, size: int, of_thread: int, forward: bool = True) -> Til
 OF_THREAD, OF_THREAD_OF_SUMS, OF_THREAD_BACKWARD = 32, 16, 16
 
 
-def launch(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    activate: bool,
-) -> None:
+def launch(out: Tensor, x: Tensor, *given: Any) -> None:
     """Write y into out, which lies like x; see `fastdiff.ops.rms_norm_silu`."""
-    terms = summed(out, None, x, None, None, None, None)
-    _launch(out, None, x, terms, (weight, scale, shift), eps, activate, False)
+    launch_sums(out, None, x, None, None, None, None, *given, False)
 
 
 def launch_sums(
@@ -201,38 +174,20 @@ def launch_sums(
     after: bool,
 ) -> None:
     """The same of a sum, which goes into `total` unless that is None; see `fastdiff.ops.norm_sums`."""
-    terms = summed(out, total, x, add, residual, residual_add, x2)
-    _launch(out, total, x, terms, (weight, scale, shift), eps, activate, after)
-
-
-def _launch(
-    out: Tensor,
-    total: Tensor | None,
-    x: Tensor,
-    terms: Summed,
-    factors: tuple[Tensor | None, ...],
-    eps: float,
-    activate: bool,
-    after: bool,
-) -> None:
     if out.numel() == 0:
         return
-    layout = terms.layout
-    plain = terms.plain and terms.out == layout.strides
-    tile = tile_of(layout, x.element_size(), OF_THREAD if plain else OF_THREAD_OF_SUMS)
+    terms, factors = terms_of(x, add, residual, residual_add, x2), factors_of(weight, None, scale, shift)
+    layout, sums = sums_taken(x, out, terms)
+    tile = tile_of(layout, x.element_size(), OF_THREAD_OF_SUMS if sums else OF_THREAD)
     tiles = -(-layout.pixels // tile.pixels)
     with torch.cuda.device_of(x):
         rms_norm_silu_kernel[(layout.batch * tiles,)](
-            *(out, total, x, *terms.tensors, *factors),
-            *(*terms.rows, row_stride(factors[1]), row_stride(factors[2])),
-            *(*terms.x, *terms.residual, *terms.x2, *terms.out, *terms.total, terms.first),
+            *(map_of(out), map_of(total), terms, factors),
             *(layout.channels, layout.pixels, tiles, eps, math.sqrt(layout.channels)),
             ACTIVATE=activate,
             AFTER=after,
-            WIDE=layout.sample >= 2**31,
-            CHANNELS=tile.channels,
-            PIXELS=tile.pixels,
-            num_warps=tile.warps,
+            WIDE=layout.wide,
+            **tile.compiled_in,
         )
 
 
@@ -251,18 +206,16 @@ def launch_backward(
     if x.numel() == 0:
         sums.zero_()
         return
-    layout, units = map_of(x), sums.shape[1]
+    layout, units = layout_of(x), sums.shape[1]
     tile = tile_of(layout, x.element_size(), OF_THREAD_BACKWARD, forward=False)
     unit = math.ceil(layout.pixels / units / tile.pixels) * tile.pixels
     with torch.cuda.device_of(x):
         rms_norm_silu_backward_kernel[(layout.batch * units,)](
-            *(out, sums, gradient, x, weight, scale, shift, row_stride(scale), row_stride(shift)),
-            *(*layout.strides, layout.channels, layout.pixels, units, unit, eps, math.sqrt(layout.channels)),
+            *(out, sums, gradient, map_of(x), factors_of(weight, None, scale, shift)),
+            *(layout.channels, layout.pixels, units, unit, eps, math.sqrt(layout.channels)),
             ACTIVATE=activate,
-            WIDE=layout.sample >= 2**31,
-            CHANNELS=tile.channels,
-            PIXELS=tile.pixels,
-            num_warps=tile.warps,
+            WIDE=layout.wide,
+            **tile.compiled_in,
         )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from fastdiff.kernels.group_plans import plan_of
-from fastdiff.kernels.maps import map_of
+from fastdiff.kernels.maps import layout_of
 from hypothesis import example, given, settings
 
 from fastdiff.ops import group_norm_silu, rms_norm_silu, use_backend
@@ -75,7 +75,7 @@ def test_statistics_are_those_of_the_group(layout):
     ("channels", "groups", "size"), [(320, 32, 2), (640, 32, 2), (960, 32, 4), (128, 32, 2)]
 )
 def test_no_lane_is_padding_where_channels_are_last(channels, groups, size):
-    layout = map_of(
+    layout = layout_of(
         torch.empty(1, channels, 64, 64, device="meta").contiguous(memory_format=torch.channels_last)
     )
     plan = plan_of(layout, groups, size, 32768, 32)
