@@ -66,6 +66,7 @@ void group_norm_silu_backward(Tensor out, Tensor sums, Tensor gradient, Tensor s
   args.gradient = same_map(gradient, x, args.map, "gradient");
   args.sums = floats_of_shape(sums, {2, args.map.batch, args.map.channels}, "sums");
   STD_TORCH_CHECK(!overlap(out, gradient), "group_norm_silu: out must not share memory with the gradient");
+  if (x.numel() == 0) std::fill_n(args.sums, sums.numel(), 0.0f);
   run(cpu_kernels().group_norm_silu_backward, args);
 }
 

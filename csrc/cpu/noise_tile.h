@@ -132,15 +132,17 @@ static inline void box_muller(Words even, Words odd, Floats& first, Floats& seco
 
 constexpr int kStep = 2 * kChains;  // vectors of numbers that one call of philox makes
 
-// Elements begin ... begin + count - 1 of one sample; begin is a multiple of kTile. The buffer has room for
-// kTile elements and is written in whole vectors. First all words, then all numbers: both loops are chains of
-// dependent instructions, and short bodies let the processor work on several at once. `ahead(i, n)` is called
-// for the elements i ... i + n - 1 while the units that compute are busy: to ask for memory.
+constexpr int kPiece = 512;  // elements that are made at a time where they are used at once
+
+// Elements begin ... begin + count - 1 of one sample, with the keys of their tile; begin is a multiple of
+// kPiece. The buffer has room for whole vectors up to a multiple of kStep. First all words, then all numbers:
+// both loops are chains of dependent instructions, and short bodies let the processor work on several at
+// once. `ahead(i, n)` is called for the elements i ... i + n - 1 while the units that compute are busy: to
+// ask for memory.
 template <class Ahead>
-static inline __attribute__((always_inline)) void normal_tile(const NoiseKey& key, int64_t begin, int count,
-                                                              float* buffer, const Ahead& ahead) {
+static inline __attribute__((always_inline)) void normal_piece(const TileKeys& keys, int64_t begin, int count,
+                                                               float* buffer, const Ahead& ahead) {
   alignas(64) Words words[kTile / kLanes];
-  const TileKeys keys(key, static_cast<uint64_t>(begin) / 4);
   // The two counters whose numbers share four lanes are a quarter of a vector apart, so that unpacking two
   // vectors puts all numbers in order.
   Longs block;
@@ -164,8 +166,9 @@ static inline __attribute__((always_inline)) void normal_tile(const NoiseKey& ke
   }
 }
 
+// One tile; the buffer has room for kTile elements.
 static void normal_tile(const NoiseKey& key, int64_t begin, int count, float* buffer) {
-  normal_tile(key, begin, count, buffer, [](int, int) {});
+  normal_piece(TileKeys(key, static_cast<uint64_t>(begin) / 4), begin, count, buffer, [](int, int) {});
 }
 
 }  // namespace fastdiff::FASTDIFF_ISA

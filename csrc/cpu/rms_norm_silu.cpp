@@ -65,10 +65,15 @@ static void square_sums(const typename T::Raw* x, int64_t channels, int count, f
   }
 }
 
+// Asks for the same place of the next strip and for lines of the result, so that memory is busy while this
+// strip is computed.
 template <class T, bool Activate>
 static void apply_pixel(const typename T::Raw* x, int64_t channels, float reciprocal, const Factors& factors,
                         typename T::Raw* out) {
+  constexpr int64_t kAhead = 1024 / sizeof(typename T::Raw);  // elements
   each_vector(channels, [&](int64_t c, auto access) {
+    __builtin_prefetch(x + c + kStrip * channels);
+    __builtin_prefetch(out + c + kAhead);
     const Floats normalised = access.template get<T>(x + c) * reciprocal;
     const Floats u = normalised * access.template get<F32>(factors.gain + c) +
                      access.template get<F32>(factors.offset + c);

@@ -131,14 +131,15 @@ static inline Floats epsilon(const Coefficients& c, Floats state, Floats x0, Flo
 // Bits of `certain` are known to be set and bits outside of `possible` to be clear, so that their tests
 // vanish.
 template <unsigned certain, unsigned possible>
-static void run(const TileStep& step, unsigned given) {
+static void run(const TileStep& step, unsigned given, int first, int end) {
   const Coefficients c = step.c;
   const Floats lo = broadcast(c.lo), hi = broadcast(c.hi);
   const float *x = step.x, *m = step.m, *m_u = step.m_u, *cond = step.cond;
   const Term noise = step.noise, past0 = step.history[0], past1 = step.history[1], past2 = step.history[2];
   const Pushes push = step.push;
   float* out = step.out;
-  for_vectors(step.count, [=](int i, auto access) __attribute__((always_inline)) {
+  for_vectors(end - first, [=](int from, auto access) __attribute__((always_inline)) {
+    const int i = first + from;
     const unsigned uses = (given & possible) | certain;
     Floats state = access.load_from(x + i), guided{}, extra{}, image{};
     if (uses & use_gain) state = c.gain == 0.0f ? Floats{} : c.gain * state;
@@ -181,38 +182,46 @@ struct Buffers {
   alignas(64) float cond[kTile];
 };
 
-// Asks for what the update of the next tile reads and writes while the noise of this one is made: otherwise
-// the step waits for memory after it has waited for the multiplier.
+// Asks for what the update of a piece reads and writes while its noise is made: otherwise the step waits for
+// memory after it has waited for the multiplier.
 struct Ahead {
   const float *x, *m, *out;
 
-  Ahead(const SolverStepArgs& args, const Tile& tile)
-      : x(args.x + tile.sample * args.samples.count + tile.begin + kTile),
-        m(args.m ? dense_tile(args.m, tile) : nullptr),
-        out(args.out + tile.sample * args.samples.count + tile.begin + kTile) {}
-
   void operator()(int first, int n) const {
     prefetch(x + first, n);
-    if (m) prefetch(m + kTile + first, n);
+    if (m) prefetch(m + first, n);
     prefetch(out + first, n);
   }
 };
 
+static NoiseKey noise_key(const SolverStepArgs& args, const Tile& tile, uint32_t stream) {
+  const uint64_t seed = static_cast<uint64_t>(args.seeds[tile.sample]);
+  return {seed, static_cast<uint32_t>(args.row[k_noise_row]), stream};
+}
+static uint32_t solver_stream(const SolverStepArgs& args) {
+  return static_cast<uint32_t>(args.row[k_stream]);
+}
+
 static const float* made_noise(const SolverStepArgs& args, const Source& given, uint32_t stream,
                                const Tile& tile, float* buffer) {
   if (given) return read_tile(given, tile, buffer);
-  const uint64_t seed = static_cast<uint64_t>(args.seeds[tile.sample]);
-  const NoiseKey key{seed, static_cast<uint32_t>(args.row[k_noise_row]), stream};
-  normal_tile(key, tile.begin, tile.count, buffer, Ahead(args, tile));
+  normal_tile(noise_key(args, tile, stream), tile.begin, tile.count, buffer);
   return buffer;
 }
 
-// s * exp((l_0 + l_1 v) / 2) * noise; the factor is per element only where the row reads v.
+// Whether the noise of a tile can be made piece by piece, each used as soon as it is there.
+static bool in_pieces(const SolverStepArgs& args) {
+  return args.row[k_s] != 0.0f && args.row[k_l_1] == 0.0f && !args.noise;
+}
+
+// s * exp((l_0 + l_1 v) / 2) * noise; the factor is per element only where the row reads v. Noise in pieces
+// is not made yet.
 static Term solver_noise(const SolverStepArgs& args, const Tile& tile, Buffers& buffers) {
   const float s = args.row[k_s], l_0 = args.row[k_l_0], l_1 = args.row[k_l_1];
   if (s == 0.0f) return Term(0.0f, nullptr);
-  const float* noise =
-      made_noise(args, args.noise, static_cast<uint32_t>(args.row[k_stream]), tile, buffers.noise);
+  const float* noise = in_pieces(args)
+                           ? buffers.noise
+                           : made_noise(args, args.noise, solver_stream(args), tile, buffers.noise);
   if (l_1 == 0.0f) return Term(l_0 == 0.0f ? s : s * exponential(broadcast(0.5f * l_0))[0], noise);
   const float* v = read_tile(args.v, tile, buffers.m);
   float* scaled = buffers.noise;
@@ -259,6 +268,26 @@ struct Targets {
   }
 };
 
+// Elements first ... end - 1 of a tile.
+static void run_row(const TileStep& step, unsigned uses, int first, int end) {
+  if ((uses & kUsual) == kUsual && (uses & ~kUsualMay) == 0)
+    run<kUsual, kUsualMay>(step, uses, first, end);
+  else
+    run<0, kAll>(step, uses, first, end);
+}
+
+static void update(const SolverStepArgs& args, const Tile& tile, const TileStep& step, Buffers& buffers) {
+  const unsigned uses = uses_of(step);
+  if (!in_pieces(args)) return run_row(step, uses, 0, step.count);
+  const TileKeys keys(noise_key(args, tile, solver_stream(args)), static_cast<uint64_t>(tile.begin) / 4);
+  for (int first = 0; first < step.count; first += kPiece) {
+    const int end = first + kPiece < step.count ? first + kPiece : step.count;
+    const Ahead ahead{step.x + first, step.m ? step.m + first : nullptr, step.out + first};
+    normal_piece(keys, tile.begin + first, end - first, buffers.noise + first, ahead);
+    run_row(step, uses, first, end);
+  }
+}
+
 static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buffers) {
   const float* row = args.row;
   const int64_t at = tile.sample * args.samples.count + tile.begin;
@@ -287,12 +316,7 @@ static void step_tile(const SolverStepArgs& args, const Tile& tile, Buffers& buf
       targets.push,
       args.out + at,
       tile.count};
-  const unsigned uses = uses_of(step);
-  if ((uses & kUsual) == kUsual && (uses & ~kUsualMay) == 0) {
-    run<kUsual, kUsualMay>(step, uses);
-  } else {
-    run<0, kAll>(step, uses);
-  }
+  update(args, tile, step, buffers);
   if (targets.copy_to)
     __builtin_memcpy(targets.copy_to, targets.copy_from, 4 * static_cast<unsigned>(tile.count));
   if (args.mask) blend_known(args, tile, buffers, args.out + at);

@@ -142,9 +142,15 @@ def factor_gradients(
         scale: (B, C) or None.
         shift: (B, C) or None.
     """
-    factor = 1 if scale is None else 1 + scale
-    d_weight = None if weight is None else (along * factor).sum(0).to(weight.dtype)
-    d_bias = None if bias is None else (sums * factor).sum(0).to(bias.dtype)
+    factor = None if scale is None else 1 + scale
+
+    def over_batch(values: Tensor, like: Tensor | None) -> Tensor | None:
+        if like is None:
+            return None
+        total = (values if factor is None else values * factor).sum(0)
+        return total if total.dtype == like.dtype else total.to(like.dtype)
+
+    d_weight, d_bias = over_batch(along, weight), over_batch(sums, bias)
     d_shift = None if shift is None else sums.to(shift.dtype)
     if scale is None:
         return d_weight, d_bias, None, d_shift

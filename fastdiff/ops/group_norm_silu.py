@@ -102,9 +102,8 @@ class _Differentiable(torch.autograd.Function):
             y = reference(**dict(zip(names, inputs, strict=True)), **settings)
             return gradients_of(y, inputs, gradient) + (None, None, None, None)
         x, weight, bias, scale, shift = inputs
-        out, sums = torch.empty_like(x), x.new_zeros((2, *x.shape[:2]), dtype=torch.float32)
-        backward = getattr(torch.ops.fastdiff, f"group_norm_silu_backward_{ctx.backend}")
-        backward(
+        out, sums = torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=torch.float32)
+        getattr(torch.ops.fastdiff, f"group_norm_silu_backward_{ctx.backend}").default(
             out, sums, laid_out_like(gradient, x), statistics, x, *_factors(weight, bias, scale, shift),
             ctx.groups, ctx.activate,
         )  # fmt: skip
