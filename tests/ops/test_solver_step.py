@@ -47,8 +47,10 @@ def test_cpp_is_as_exact_as_torch(seed, sizes, batch):
     exact = run("torch", columns, x.double(), history.double(), **to_double(inputs))
     plain, ours = run("torch", columns, x, history, **inputs), run("cpp", columns, x, history, **inputs)
     for one, two, three in zip(ours, plain, exact, strict=True):
-        if one.numel():
+        if one.numel() >= 16:
             assert_as_exact_as_torch(one, two, three)
+        else:  # a single sum may cancel, and torch may be exact by luck
+            torch.testing.assert_close(one, three.float(), rtol=1e-5, atol=1e-6)
 
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
