@@ -41,7 +41,7 @@ void tape_delete(int64_t number) {
 
 // From here on this thread's calls are written to a tape; 0: they are computed again.
 void tape_open(int64_t number) {
-  open_tape = number == 0 ? nullptr : tapes().find(number).get();
+  open_tape = number == 0 ? nullptr : tapes().find(number);
 }
 
 int64_t tape_size(int64_t number) {

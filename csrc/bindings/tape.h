@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -10,8 +11,9 @@ namespace fastdiff {
 
 using Tape = std::vector<std::function<void()>>;
 
-// The tape that calls of this thread are written to; null while they are computed.
-inline thread_local Tape* open_tape = nullptr;
+// The tape that calls of this thread are written to; null while they are computed. It stays until it is
+// closed, whoever deletes its number meanwhile.
+inline thread_local std::shared_ptr<Tape> open_tape;
 
 // Computes a call, which holds copies of all it needs but the memory of its tensors, or writes it to the open
 // tape.

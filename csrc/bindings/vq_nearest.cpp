@@ -41,6 +41,16 @@ void count(const VqNearestArgs& args, const OptionalTensor& counts) {
   for (int64_t i = 0; i < args.z.count; ++i) ++number[args.index[i]];
 }
 
+// Codes are counted after they were written: memory that two results share would count codes that do not exist.
+void check_aliases(const OptionalTensor& z, const OptionalTensor& codebook,
+                   std::initializer_list<const OptionalTensor*> written) {
+  for (auto one = written.begin(); one != written.end(); ++one) {
+    bool clean = !overlap(**one, z) && !overlap(**one, codebook);
+    for (auto other = one + 1; other != written.end(); ++other) clean = clean && !overlap(**one, **other);
+    STD_TORCH_CHECK(clean, "vq_nearest: what is written must not share memory with another tensor");
+  }
+}
+
 void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance, OptionalTensor counts,
                 Tensor z, Tensor codebook) {
   VqNearestArgs args;
@@ -64,6 +74,8 @@ void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance,
     STD_TORCH_CHECK(quantised->numel() == z.numel(), "vq_nearest: quantised must have the shape of z");
     args.quantised = quantised->mutable_data_ptr();
   }
+  const OptionalTensor indices(index);
+  check_aliases(z, codebook, {&indices, &quantised, &distance, &counts});
   args.chunk = chunk_of(codes, args.z.width);
   torch::stable::parallel_for(0, rows, kRowsPerThread,
                               [&args](int64_t begin, int64_t end) { search(args, begin, end); });

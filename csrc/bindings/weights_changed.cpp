@@ -108,6 +108,7 @@ void note_weights(Tensor noted, std::vector<Tensor> weights) {
 // The tensors must be those that were noted, alive and of the sizes that they had.
 bool weights_changed(Tensor noted, int64_t turn) {
   const State state(noted);
+  STD_TORCH_CHECK(turn >= 0, "weights_changed: turn must not be negative, got ", turn);
   const int64_t part = turn % kParts, set = turn % kSets;
   std::vector<char> differs(static_cast<size_t>(state.tensors), 0);
   torch::stable::parallel_for(0, state.tensors, 16, [&](int64_t begin, int64_t end) {

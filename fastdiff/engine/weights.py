@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from threading import Lock
 from typing import Any, Literal
 
@@ -32,11 +33,31 @@ def _versions(tensors: Sequence[Tensor]) -> int:
         return -1
 
 
+@cache
+def _check_extension(rows: int) -> None:
+    """Try a state of so many rows on no weights: an extension built from other sources lays it out otherwise.
+
+    Raises:
+        RuntimeError: the extension is not of this package.
+    """
+    state = torch.zeros((rows, 0), dtype=torch.int64)
+    try:
+        torch.ops.fastdiff.note_weights(state, [])
+        torch.ops.fastdiff.weights_changed(state, 0)
+    except (AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(
+            f"compile: the extension is older than this package, it cannot watch weights ({reason}): install again"
+        ) from error
+
+
 class _Watch:
     """Notes what weights look like, and tells when they look different."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self._turn, self._compiled = 0, not extension.MISSING and all(w.is_cpu for w in weights)
+        if self._compiled:
+            _check_extension(_ROWS)
         self._state = torch.zeros((_ROWS, len(weights)), dtype=torch.int64)
         self.note(weights)
 

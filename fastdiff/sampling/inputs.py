@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastdiff.sampling.source import Source
+from fastdiff.sampling.source import Network, Source
 
 Labels = int | Sequence[int] | Tensor
 Cond = Tensor | Mapping[str, Tensor]
@@ -123,6 +124,29 @@ def checked_cond(cond: Cond | None, num: int) -> dict[str, Tensor]:
     return {name: value.expand(num, *value.shape[1:]) for name, value in named.items()}
 
 
+def check_keywords(net: Network, given: Mapping[str, Tensor]) -> None:
+    """Refuse what the network has no keyword for, as far as its signature tells.
+
+    Raises:
+        TypeError: naming the argument.
+    """
+    call = net.forward if isinstance(net, nn.Module) else net
+    try:
+        parameters = inspect.signature(call, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    takes = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for name in given:
+        if name not in takes:
+            argument = "labels" if name == "labels" else "cond"
+            raise TypeError(
+                f"sample: {argument} must be what the network takes by keyword, which has {', '.join(takes)}, "
+                f"got {name!r}"
+            )
+
+
 def checked_image(image: Tensor | None, name: str, num: int, shape: tuple[int, ...]) -> Tensor | None:
     """An image or a mask spread to (num, *shape).
 
@@ -169,10 +193,12 @@ def check_inputs(
     """
     if x_init is None and (mask is not None or started):
         raise ValueError("sample: x_init must be given with mask or start, got None")
-    return Inputs(
+    inputs = Inputs(
         checked_labels(labels, num, source.num_classes),
         source.num_classes or None,
         checked_cond(cond, num),
         checked_image(x_init, "x_init", num, source.shape),
         checked_mask(mask, num, source.shape),
     )
+    check_keywords(source.net, inputs.for_network())
+    return inputs

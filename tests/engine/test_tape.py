@@ -155,3 +155,18 @@ def test_buffers_go_round_and_end():
     with pytest.raises(Full):
         buffers.like(torch.empty(200))
     assert buffers.like(torch.empty(0, 3)).shape == (0, 3)
+
+
+def test_an_open_tape_that_is_deleted_takes_calls_until_it_is_closed():
+    """Under ASan: what it is written to must not be memory that was given back."""
+    ops, x = torch.ops.fastdiff, torch.randn(1, 4, 2, 2).to(memory_format=torch.channels_last)
+    number, out = ops.tape_new(), torch.zeros(1, 2, 2)
+    ops.tape_open(number)
+    ops.tape_delete(number)
+    ops.pixel_norms_cpp(out, x, None, 1e-6)
+    ops.tape_open(0)
+    assert not out.any()
+    ops.pixel_norms_cpp(out, x, None, 1e-6)
+    assert out.all()
+    with pytest.raises(RuntimeError, match="there is no tape"):
+        ops.tape_run(number, 0, 1)

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import fastdiff
+from fastdiff.engine import weights as watched
 from fastdiff.engine.weights import WeightSets
+from fastdiff.ops import extension
 
 from .agreement import assert_equal, randomised
 from .spelled import SpelledUNet
@@ -154,6 +156,21 @@ def test_packs_of_few_sets_are_kept_and_refresh_drops_them():
     assert len(sets._sets) == 3
     sets.refresh({w[0].data_ptr() for w in weights})
     assert len(sets._sets) == 0
+
+
+@pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
+def test_an_extension_of_other_sources_is_told(monkeypatch):
+    monkeypatch.setattr(watched, "_ROWS", watched._ROWS - 1)
+    with pytest.raises(RuntimeError, match=r"older than this package, .*state must be.*: install again"):
+        WeightSets().constants(0, None, [torch.zeros(3)])
+
+
+@pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
+def test_a_look_at_weights_has_a_number():
+    state = torch.zeros(watched._ROWS, 1, dtype=torch.int64)
+    torch.ops.fastdiff.note_weights(state, [torch.zeros(3)])
+    with pytest.raises(RuntimeError, match="weights_changed: turn must not be negative, got -1"):
+        torch.ops.fastdiff.weights_changed(state, -1)
 
 
 def test_refresh_takes_modules_only():

@@ -136,6 +136,18 @@ def test_result_depends_on_nothing_but_its_head(layout):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("strides", [(0, 1, 2, 1), (1, 1, 0, 1), (40, 1, 40, 1), (0, 0, 0, 1)])
+def test_queries_that_share_memory(strides, dtype):
+    """Torch's own attention, which runs where there are more than 64 keys."""
+    q = torch.randn(1000).to(dtype).as_strided((1, 2, 17, 40), strides)
+    k, v = torch.randn(1, 2, 77, 40).to(dtype), torch.randn(1, 2, 77, 40).to(dtype)
+    with use_backend("torch"):
+        found = attention(q, k, v).double()
+    near = 1e-2 if dtype == torch.float16 else 1e-5
+    torch.testing.assert_close(found, exact_attention(q, k, v, 40**-0.5), atol=near, rtol=near)
+
+
 @needs_cpp
 def test_heads_stay_beside_each_other():
     q = torch.randn(2, 10, 3, 8).transpose(1, 2)

@@ -217,3 +217,13 @@ def test_wrong_input(backend, changes, message):
 def test_float64_is_refused_by_the_kernel_in_words():
     with use_backend("cpp"), pytest.raises(ValueError, match="z is torch.float64, it computes in float32"):
         vq_nearest(torch.zeros(3, 4).double(), torch.zeros(5, 4).double())
+
+
+@needs_cpp
+def test_results_that_share_memory_are_refused_by_the_kernel():
+    """Counting codes that another result has overwritten would write anywhere."""
+    memory, z = torch.zeros(9, dtype=torch.int64), torch.randn(8, 4)
+    index, counts = memory[:8], memory[6:]
+    for given in ((index, None, None, counts), (index, memory.view(torch.float32)[:8].reshape(2, 4), None, None)):
+        with pytest.raises(RuntimeError, match="vq_nearest: what is written must not share memory"):
+            torch.ops.fastdiff.vq_nearest_cpp(*given, z[: index.numel()], torch.randn(3, 4))

@@ -135,3 +135,7 @@ def test_what_cannot_be_moved_is_refused() -> None:
         fastdiff.sample(bridge_of(), 5, num=1, shape=(1, 3, 4))
     with pytest.raises(ValueError, match="mask must fit"):
         fastdiff.sample(bridge_of(), 5, num=1, x_init=torch.zeros(SHAPE), mask=torch.ones(5, 5))
+    with pytest.raises(TypeError, match="sample: cond must be what the network takes .*x, t, got 'cond'"):
+        fastdiff.sample(bridge_of(), 5, num=1, cond=torch.zeros(1, *SHAPE))
+    with pytest.raises(TypeError, match="sample: labels must be what the network takes .*x, t, got 'labels'"):
+        fastdiff.sample(bridge_of(), 5, num=1, labels=3)
