@@ -41,7 +41,8 @@ void count(const VqNearestArgs& args, const OptionalTensor& counts) {
   for (int64_t i = 0; i < args.z.count; ++i) ++number[args.index[i]];
 }
 
-// Codes are counted after they were written: memory that two results share would count codes that do not exist.
+// Codes are counted after they were written: in memory that two results share they may be codes that do not
+// exist.
 void check_aliases(const OptionalTensor& z, const OptionalTensor& codebook,
                    std::initializer_list<const OptionalTensor*> written) {
   for (auto one = written.begin(); one != written.end(); ++one) {

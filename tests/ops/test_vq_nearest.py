@@ -224,6 +224,7 @@ def test_results_that_share_memory_are_refused_by_the_kernel():
     """Counting codes that another result has overwritten would write anywhere."""
     memory, z = torch.zeros(9, dtype=torch.int64), torch.randn(8, 4)
     index, counts = memory[:8], memory[6:]
-    for given in ((index, None, None, counts), (index, memory.view(torch.float32)[:8].reshape(2, 4), None, None)):
+    distance = memory.view(torch.float32)[:8]
+    for results in ((index, None, None, counts), (index, None, distance, None)):
         with pytest.raises(RuntimeError, match="vq_nearest: what is written must not share memory"):
-            torch.ops.fastdiff.vq_nearest_cpp(*given, z[: index.numel()], torch.randn(3, 4))
+            torch.ops.fastdiff.vq_nearest_cpp(*results, z, torch.randn(3, 4))
