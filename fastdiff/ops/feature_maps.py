@@ -21,16 +21,15 @@ def check_map(op: str, inputs: Mapping[str, Any]) -> None:
     if x.dim() < 2 or x.shape[1] < 1 or x.dtype not in (*FLOATS, torch.float64):
         wanted = "float32, float16, bfloat16 or float64 (B, C, ...) with C >= 1"
         raise TypeError(f"{op}: x must be {wanted}, got {described(x)}")
-    batch, channels = x.shape[:2]
-    shapes = {
-        "weight": (channels,),
-        "bias": (channels,),
-        "scale": (batch, channels),
-        "shift": (batch, channels),
-    }
-    for name, shape in shapes.items():
+    for name, shape in factor_shapes(*x.shape[:2]).items():
         if inputs.get(name) is not None:
             _check_factor(op, name, inputs[name], shape, x)
+
+
+def factor_shapes(batch: int, channels: int) -> dict[str, tuple[int, ...]]:
+    """What weight, bias, scale and shift must be, by name."""
+    row, rows = (channels,), (batch, channels)
+    return {"weight": row, "bias": row, "scale": rows, "shift": rows}
 
 
 def _check_factor(op: str, name: str, value: Any, shape: tuple[int, ...], x: Tensor) -> None:

@@ -76,38 +76,31 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        shift: Tensor | None,
-        groups: int,
-        eps: float,
-        activate: bool,
-        backend: str,
+        ctx: Any, backend: str, groups: int, eps: float, activate: bool, x: Tensor, *factors: Tensor | None
     ) -> Tensor:
         x = dense(x)
-        out, statistics = _forward(x, weight, bias, scale, shift, groups, eps, activate, backend)
-        ctx.save_for_backward(x, weight, bias, scale, shift, statistics)
-        ctx.groups, ctx.eps, ctx.activate, ctx.backend = groups, eps, activate, backend
+        out, statistics = _forward(backend, groups, eps, activate, x, *factors)
+        ctx.save_for_backward(x, *factors, statistics)
+        ctx.backend, ctx.groups, ctx.eps, ctx.activate = backend, groups, eps, activate
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        *inputs, statistics = ctx.saved_tensors
+        x, *factors, statistics = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            names = ("x", "weight", "bias", "scale", "shift")
-            settings = {"groups": ctx.groups, "eps": ctx.eps, "activate": ctx.activate}
-            y = reference(**dict(zip(names, inputs, strict=True)), **settings)
-            return gradients_of(y, inputs, gradient) + (None, None, None, None)
-        x, weight, bias, scale, shift = inputs
+            named = dict(zip(_FACTORS, factors, strict=True))
+            y = reference(x=x, **named, groups=ctx.groups, eps=ctx.eps, activate=ctx.activate)
+            return None, None, None, None, *gradients_of(y, (x, *factors), gradient)
         out, sums = torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=torch.float32)
         getattr(torch.ops.fastdiff, f"group_norm_silu_backward_{ctx.backend}").default(
-            out, sums, laid_out_like(gradient, x), statistics, x, *_factors(weight, bias, scale, shift),
-            ctx.groups, ctx.activate,
-        )  # fmt: skip
-        return out, *factor_gradients(sums[0], sums[1], weight, bias, scale, shift), None, None, None, None
+            *(out, sums, laid_out_like(gradient, x), statistics, x, *_factors(*factors)),
+            *(ctx.groups, ctx.activate),
+        )
+        return None, None, None, None, out, *factor_gradients(*sums, *factors)
+
+
+#: In the order that the kernels take them.
+_FACTORS = ("weight", "bias", "scale", "shift")
 
 
 def _factors(
@@ -117,38 +110,23 @@ def _factors(
 
 
 def _forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    groups: int,
-    eps: float,
-    activate: bool,
-    backend: str,
+    backend: str, groups: int, eps: float, activate: bool, x: Tensor, *factors: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     out, statistics = torch.empty_like(x), x.new_empty((x.shape[0], groups, _STATISTICS), dtype=torch.float32)
-    factors = norm_sums.factors if backend == "triton" else _factors
+    read = norm_sums.factors if backend == "triton" else _factors
     getattr(torch.ops.fastdiff, f"group_norm_silu_{backend}").default(
-        out, statistics, x, *factors(weight, bias, scale, shift), groups, eps, activate
+        out, statistics, x, *read(*factors), groups, eps, activate
     )
     return out, statistics
 
 
 def _on(
-    backend: str,
-    x: Tensor,
-    groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    activate: bool,
+    backend: str, *, x: Tensor, groups: int, eps: float, activate: bool, **given: Tensor | None
 ) -> Tensor:
-    if wants_gradient(x, weight, bias, scale, shift):
-        return _Differentiable.apply(x, weight, bias, scale, shift, groups, eps, activate, backend)
-    return _forward(dense(x), weight, bias, scale, shift, groups, eps, activate, backend)[0]
+    factors = [given[name] for name in _FACTORS]
+    if wants_gradient(x, *factors):
+        return _Differentiable.apply(backend, groups, eps, activate, x, *factors)
+    return _forward(backend, groups, eps, activate, dense(x), *factors)[0]
 
 
 def _cpp(**inputs: Any) -> Tensor:
@@ -169,7 +147,7 @@ def _cuda_reasons(**inputs: Any) -> list[str]:
     told, channels = cuda_reasons(**inputs), inputs["x"].shape[1] // inputs["groups"]
     if channels > _MOST_OF_A_GROUP:
         told.append(f"a group has {channels} channels, it takes at most {_MOST_OF_A_GROUP}")
-    given = {name: inputs[name] for name in ("weight", "bias", "scale", "shift") if inputs[name] is not None}
+    given = {name: inputs[name] for name in _FACTORS if inputs[name] is not None}
     halves = [name for name, factor in given.items() if factor.dtype != torch.float32]
     if halves and not device.WITHOUT_TRITON:
         told.append(
@@ -196,14 +174,10 @@ def _triton_of_sum(*, x: Tensor, with_sum: bool, last: bool, **given: Any) -> no
         return norm_sums.composed(group_norm_silu, {"x": x, "with_sum": with_sum, "last": last, **given})
     from ..kernels import group_norm_silu as _  # noqa: F401 (registers the ops)
 
-    x, sums = dense(x), norm_sums.read_by_kernels(norm_sums.Sums.of(given))
-    y = norm_sums.empty_map(x, sums.x2, last)
-    s = norm_sums.empty_map(x, sums.x2, False) if with_sum else None
+    y, s, read = norm_sums.read_by_kernels(x, with_sum, last, given, *_FACTORS)
     statistics = x.new_empty((x.shape[0], given["groups"], _STATISTICS), dtype=torch.float32)
-    factors = norm_sums.factors(*(given[name] for name in ("weight", "bias", "scale", "shift")))
     torch.ops.fastdiff.group_norm_silu_of_sum_triton.default(
-        *(y, s, statistics, x, *sums[:4], *factors),
-        *(given["groups"], given["eps"], given["activate"], sums.after),
+        y, s, statistics, *read, given["groups"], given["eps"], given["activate"], given["after"]
     )
     return y if s is None else (y, s)
 
@@ -274,18 +248,9 @@ def group_norm_silu(
         **{"x": x, "groups": groups, "weight": weight, "bias": bias, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
-    if (
-        add is None
-        and residual is None
-        and residual_add is None
-        and x2 is None
-        and not (after or with_sum or last)
-    ):
-        if not isinstance(groups, int):  # here: C++ takes an array of one for a number, too
-            _check(inputs)
-        return dispatch.run(_OP, _BACKENDS, inputs, _check)
-    around = {
-        **{"add": add, "residual": residual, "residual_add": residual_add, "x2": x2},
-        **{"after": after, "with_sum": with_sum, "last": last},
-    }
-    return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
+    around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
+    if around:
+        return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
+    if not isinstance(groups, int):  # here: C++ takes an array of one for a number, too
+        _check(inputs)
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)

@@ -25,7 +25,7 @@ from torch import Tensor
 from . import dispatch, extension
 from .arguments import check_groups, check_number, check_tensor, described
 from .channel_statistics import float32_on_cpu
-from .feature_maps import dense_floats, plain_rows
+from .feature_maps import dense_floats, factor_shapes, plain_rows
 from .shape_classes import rounded
 
 _OP = "norm_factors"
@@ -76,13 +76,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
     batch, channels = parts[0].shape[0], sum(part.shape[3] for part in parts)
     check_groups(_OP, groups, channels)
     check_number(_OP, "eps", eps, 0.0)
-    shapes = {
-        "weight": (channels,),
-        "bias": (channels,),
-        "scale": (batch, channels),
-        "shift": (batch, channels),
-    }
-    for name, shape in shapes.items():
+    for name, shape in factor_shapes(batch, channels).items():
         if inputs[name] is not None:
             _check_factor(name, inputs[name], shape, parts[0])
 

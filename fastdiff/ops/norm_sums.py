@@ -145,11 +145,35 @@ def backends(
     )
 
 
-def read_by_kernels(sums: Sums) -> Sums:
-    """The terms with maps that are dense and rows without gaps; nothing is cast."""
-    add, residual_add = factors(sums.add, sums.residual_add)
-    residual, x2 = (None if m is None else dense(m) for m in (sums.residual, sums.x2))
-    return Sums(add, residual, residual_add, x2, sums.after)
+def around(
+    add: Tensor | None,
+    residual: Tensor | None,
+    residual_add: Tensor | None,
+    x2: Tensor | None,
+    after: bool,
+    with_sum: bool,
+    last: bool,
+) -> dict[str, Any]:
+    """The arguments that this file is about by name; empty where a call has none of them."""
+    nothing = add is None and residual is None and residual_add is None and x2 is None
+    if nothing and not (after or with_sum or last):
+        return {}
+    return dict(zip(NAMES, (add, residual, residual_add, x2, after, with_sum, last), strict=True))
+
+
+def read_by_kernels(
+    x: Tensor, with_sum: bool, last: bool, given: Mapping[str, Any], *names: str
+) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
+    """(y, s, (x, add, residual, residual_add, x2 and the factors of these names)) for a kernel; nothing is cast.
+
+    y, and s where it is wanted, are memory without values; maps are dense, and rows have no gaps.
+    """
+    x, sums = dense(x), Sums.of(given)
+    rows, maps = factors(sums.add, sums.residual_add), (sums.residual, sums.x2)
+    residual, x2 = (None if m is None else dense(m) for m in maps)
+    y = empty_map(x, x2, last)
+    s = empty_map(x, x2, False) if with_sum else None
+    return y, s, (x, rows[0], residual, rows[1], x2, *factors(*(given[name] for name in names)))
 
 
 def factors(*given: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -76,72 +76,52 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        shift: Tensor | None,
-        eps: float,
-        activate: bool,
-        backend: str,
+        ctx: Any, backend: str, eps: float, activate: bool, x: Tensor, *factors: Tensor | None
     ) -> Tensor:
         x = dense(x)
-        ctx.save_for_backward(x, weight, scale, shift)
-        ctx.eps, ctx.activate, ctx.backend = eps, activate, backend
-        return _forward(x, weight, scale, shift, eps, activate, backend)
+        ctx.save_for_backward(x, *factors)
+        ctx.backend, ctx.eps, ctx.activate = backend, eps, activate
+        return _forward(backend, eps, activate, x, *factors)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight, scale, shift = ctx.saved_tensors
+        x, *factors = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            out = reference(x=x, weight=weight, scale=scale, shift=shift, eps=ctx.eps, activate=ctx.activate)
-            return gradients_of(out, (x, weight, scale, shift), gradient) + (None, None, None)
-        out, sums = (
-            torch.empty_like(x),
-            x.new_empty((x.shape[0], _units(x), 2, x.shape[1]), dtype=torch.float32),
-        )
+            named = dict(zip(_FACTORS, factors, strict=True))
+            y = reference(x=x, **named, eps=ctx.eps, activate=ctx.activate)
+            return None, None, None, *gradients_of(y, (x, *factors), gradient)
+        out = torch.empty_like(x)
+        sums = x.new_empty((x.shape[0], _units(x), 2, x.shape[1]), dtype=torch.float32)
         getattr(torch.ops.fastdiff, f"rms_norm_silu_backward_{ctx.backend}").default(
-            out, sums, laid_out_like(gradient, x), x, *_factors(weight, scale, shift), ctx.eps, ctx.activate
+            out, sums, laid_out_like(gradient, x), x, *_factors(*factors), ctx.eps, ctx.activate
         )
         plain, along = sums.sum(1).unbind(1)
         along = along * math.sqrt(x.shape[1])
+        weight, scale, shift = factors
         d_weight, _, d_scale, d_shift = factor_gradients(plain, along, weight, None, scale, shift)
-        return out, d_weight, d_scale, d_shift, None, None, None
+        return None, None, None, out, d_weight, d_scale, d_shift
+
+
+#: In the order that the kernels take them.
+_FACTORS = ("weight", "scale", "shift")
 
 
 def _factors(weight: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, ...]:
     return dense_floats(weight), plain_rows(scale), plain_rows(shift)
 
 
-def _forward(
-    x: Tensor,
-    weight: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    activate: bool,
-    backend: str,
-) -> Tensor:
+def _forward(backend: str, eps: float, activate: bool, x: Tensor, *factors: Tensor | None) -> Tensor:
     out = torch.empty_like(x)
-    factors = norm_sums.factors if backend == "triton" else _factors
-    getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}").default(
-        out, x, *factors(weight, scale, shift), eps, activate
-    )
+    read = norm_sums.factors if backend == "triton" else _factors
+    getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}").default(out, x, *read(*factors), eps, activate)
     return out
 
 
-def _on(
-    backend: str,
-    x: Tensor,
-    weight: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    eps: float,
-    activate: bool,
-) -> Tensor:
-    if wants_gradient(x, weight, scale, shift):
-        return _Differentiable.apply(x, weight, scale, shift, eps, activate, backend)
-    return _forward(dense(x), weight, scale, shift, eps, activate, backend)
+def _on(backend: str, *, x: Tensor, eps: float, activate: bool, **given: Tensor | None) -> Tensor:
+    factors = [given[name] for name in _FACTORS]
+    if wants_gradient(x, *factors):
+        return _Differentiable.apply(backend, eps, activate, x, *factors)
+    return _forward(backend, eps, activate, dense(x), *factors)
 
 
 def _cpp(**inputs: Any) -> Tensor:
@@ -180,12 +160,9 @@ def _triton_of_sum(*, x: Tensor, with_sum: bool, last: bool, **given: Any) -> no
         return norm_sums.composed(rms_norm_silu, {"x": x, "with_sum": with_sum, "last": last, **given})
     from ..kernels import rms_norm_silu as _  # noqa: F401 (registers the ops)
 
-    x, sums = dense(x), norm_sums.read_by_kernels(norm_sums.Sums.of(given))
-    y = norm_sums.empty_map(x, sums.x2, last)
-    s = norm_sums.empty_map(x, sums.x2, False) if with_sum else None
+    y, s, read = norm_sums.read_by_kernels(x, with_sum, last, given, *_FACTORS)
     torch.ops.fastdiff.rms_norm_silu_of_sum_triton.default(
-        *(y, s, x, *sums[:4], *norm_sums.factors(given["weight"], given["scale"], given["shift"])),
-        *(given["eps"], given["activate"], sums.after),
+        y, s, *read, given["eps"], given["activate"], given["after"]
     )
     return y if s is None else (y, s)
 
@@ -253,16 +230,7 @@ def rms_norm_silu(
         **{"x": x, "weight": weight, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
-    if (
-        add is None
-        and residual is None
-        and residual_add is None
-        and x2 is None
-        and not (after or with_sum or last)
-    ):
-        return dispatch.run(_OP, _BACKENDS, inputs, _check)
-    around = {
-        **{"add": add, "residual": residual, "residual_add": residual_add, "x2": x2},
-        **{"after": after, "with_sum": with_sum, "last": last},
-    }
-    return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
+    around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
+    if around:
+        return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
+    return dispatch.run(_OP, _BACKENDS, inputs, _check)
