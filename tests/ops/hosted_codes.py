@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fastdiff.ops.vq_nearest import Nearest, pivot_of
 
 from .conftest import assert_as_exact_as_torch
-from .vq_cases import assert_nearest, distances, drawn
+from .vq_cases import assert_nearest, check_far_from_zero, check_not_a_number, check_ties, drawn
 
 LIBRARY = ctypes.CDLL(os.environ["FASTDIFF_HOSTED"])
 ELEMENTS = (torch.float32, torch.float16, torch.bfloat16)
@@ -77,6 +77,10 @@ def hosted(z, codebook, limit=227 << 10, *, everything=True):
     return found, slots
 
 
+def found_by_host(z, codebook):
+    return hosted(z, codebook)[0]
+
+
 @pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=10, deadline=None)
 @given(
@@ -119,38 +123,19 @@ def test_each_path_is_taken_and_gives_the_same_codes(path, width, panels):
     assert torch.equal(ours.indices[:40], hosted(z[:40], codebook, PATHS[path])[0].indices)
 
 
-@pytest.mark.parametrize("shift", [0.0, 1000.0])
-def test_ties_go_to_the_lowest_index(shift):
-    generator = torch.Generator().manual_seed(5)
-    codebook = torch.randint(-3, 4, (30, 5), generator=generator).float().repeat(8, 1) + shift
-    z = torch.randint(-6, 7, (100, 5), generator=generator) / 2.0 + shift
-    exact = distances(z, codebook)
-    lowest = (exact == exact.amin(1, keepdim=True)).int().argmax(1)
-    assert torch.equal(hosted(z, codebook)[0].indices, lowest)
-    if shift == 0.0:
-        assert torch.equal(hosted(z.half(), codebook.half())[0].indices, lowest)
+@pytest.mark.parametrize(
+    ("shift", "dtype"), [(0.0, torch.float32), (1000.0, torch.float32), (0.0, torch.float16)]
+)
+def test_ties_go_to_the_lowest_index(shift, dtype):
+    check_ties(found_by_host, shift, (30, 8), 100, dtype)
 
 
 def test_codes_far_from_zero_keep_their_digits():
-    generator = torch.Generator().manual_seed(0)
-    z = 1000 + 0.01 * torch.randn(100, 32, generator=generator)
-    codebook = 1000 + 0.01 * torch.randn(100, 32, generator=generator)
-    ours, _ = hosted(z, codebook)
-    exact = distances(z, codebook)
-    chosen = exact.gather(1, ours.indices.unsqueeze(1)).squeeze(1)
-    assert (chosen <= exact.amin(1) * (1 + 1e-5)).all()
-    assert torch.allclose(ours.distance.double(), chosen, rtol=1e-5)
+    check_far_from_zero(found_by_host, 100)
 
 
 def test_what_is_not_a_number_is_never_nearest():
-    z, codebook = torch.randn(40, 20), torch.randn(50, 20)
-    z[3, 7], codebook[0, 2], codebook[9] = torch.nan, torch.nan, torch.inf
-    keep = [k for k in range(50) if k not in (0, 9)]
-    ours, _ = hosted(z, codebook)
-    clean = torch.tensor(keep)[hosted(z, codebook[keep])[0].indices]
-    assert ours.indices[3] == 0 and ours.distance[3].isnan()
-    rest = torch.arange(40) != 3
-    assert torch.equal(ours.indices[rest], clean[rest]) and ours.distance[rest].isfinite().all()
+    check_not_a_number(found_by_host)
 
 
 def test_codes_too_long_to_square_are_never_nearest():

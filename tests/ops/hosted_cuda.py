@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastdiff.ops import add_noise, philox, solver_step, use_backend
 
+from . import noise_cases, step_cases
 from .conftest import SEEDS, assert_as_exact_as_torch, random_inputs, random_row, table_of
 
 LIBRARY = ctypes.CDLL(os.environ["FASTDIFF_HOSTED"])
@@ -121,10 +122,6 @@ def hosted_step(table, x, history, x0_out, out, *, counter=None, row=0, **inputs
     LIBRARY.solver_step(ctypes.byref(arguments))
 
 
-def in_double(inputs):
-    return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-
-
 def empty(shape, dtype=torch.float32):
     """Not a number until somebody writes it."""
     return torch.full(shape, float("nan"), dtype=dtype)
@@ -137,75 +134,32 @@ def empty(shape, dtype=torch.float32):
     batch=st.integers(0, 4),
 )
 def test_step_is_as_exact_as_torch(seed, sizes, batch):
-    generator = np.random.default_rng(seed)
-    shape = (batch, int(generator.integers(1, 4)), *sizes)
-    columns, inputs = (
-        random_row(generator, density=generator.choice([0.3, 0.8])),
-        random_inputs(generator, shape),
-    )
-    columns = {name: float(np.float32(value)) for name, value in columns.items()}
-    x = torch.from_numpy(generator.normal(size=shape)).float()
-    history = torch.from_numpy(generator.normal(size=(4, *shape))).float()
-    if generator.random() < 0.5:
-        inputs["per_sample"] = torch.from_numpy(np.sort(generator.normal(size=(batch, 6)), axis=1)).float()
-    ours = [empty(shape), empty(shape), history.clone()]
+    one = step_cases.drawn(seed, batch, sizes)
+    ours = [empty(one.x.shape), empty(one.x.shape), one.history.clone()]
     counter = torch.zeros(1, dtype=torch.int64)
-    hosted_step(table_of(columns), x, ours[2], ours[1], ours[0], counter=counter, **inputs)
-    results = []
-    for dtype, given_inputs in ((torch.float32, inputs), (torch.float64, in_double(inputs))):
-        ring, x0 = history.to(dtype, copy=True), empty(shape, dtype)
-        with use_backend("torch"):
-            new = solver_step(
-                table_of(columns, dtype), 0, x.to(dtype), history=ring, x0_out=x0, **given_inputs
-            )
-        results.append([new, x0, ring])
-    for one, two, three in zip(ours, *results, strict=True):
-        if one.numel():
-            assert_as_exact_as_torch(one, two, three)
+    hosted_step(table_of(one.columns), one.x, ours[2], ours[1], ours[0], counter=counter, **one.inputs)
+    step_cases.compare(ours, one)
+
+
+def hosted_noise(x0, alpha, sigma, noise, seeds, row, offset):
+    out, noise_out = empty(x0.shape), empty(x0.shape)
+    arguments = AddNoise(
+        samples=samples_of(x0),
+        channel=x0[0].numel() // x0.shape[1] if x0.shape[0] else 1,
+        x0=source_of(x0),
+        noise=source_of(noise),
+        **{name: address(t) for name, t in (("alpha", alpha), ("sigma", sigma), ("seeds", seeds))},
+        **{name: address(t) for name, t in (("rows", row), ("out", out), ("noise_out", noise_out))},
+        offset=offset,
+    )
+    LIBRARY.add_noise(ctypes.byref(arguments))
+    return out, noise_out
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    batch=st.integers(0, 4),
-    dtype=st.sampled_from(ELEMENTS),
-    offset=st.sampled_from([0.0, 0.1]),
-    made=st.booleans(),
-)
-def test_add_noise_is_as_exact_as_torch(seed, sizes, batch, dtype, offset, made):
-    generator = np.random.default_rng(seed)
-    shape = (batch, *sizes)
-    x0 = torch.from_numpy(generator.normal(size=shape)).to(dtype)
-    if len(shape) == 4 and generator.random() < 0.5:
-        x0 = x0.contiguous(memory_format=torch.channels_last)
-    alpha, sigma = (torch.from_numpy(generator.random(batch)).float() for _ in range(2))
-    seeds = torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, size=batch))
-    rows = torch.from_numpy(generator.integers(0, 2**32, size=batch))
-    noise = None if made else torch.from_numpy(generator.normal(size=shape)).float()
-    ours = [empty(shape), empty(shape)]
-    arguments = AddNoise(
-        samples=samples_of(x0),
-        channel=x0[0].numel() // shape[1] if batch else 1,
-        x0=source_of(x0),
-        noise=source_of(noise),
-        **{
-            name: address(t)
-            for name, t in (("alpha", alpha), ("sigma", sigma), ("seeds", seeds), ("rows", rows))
-        },
-        offset=offset,
-        out=address(ours[0]),
-        noise_out=address(ours[1]),
-    )
-    LIBRARY.add_noise(ctypes.byref(arguments))
-    options = {"seeds": seeds, "row": rows, "offset": offset, "return_noise": True}
-    with use_backend("torch"):
-        plain = add_noise(x0, alpha, sigma, noise=noise, **options)
-        double = None if noise is None else noise.double()
-        exact = add_noise(x0.double(), alpha.double(), sigma.double(), noise=double, **options)
-    for one, two, three in zip(ours, plain, exact, strict=True):
-        if one.numel():
-            assert_as_exact_as_torch(one, two, three)
+@given(case=noise_cases.cases(40, 4))
+def test_add_noise_is_as_exact_as_torch(case):
+    noise_cases.compare(hosted_noise, case)
 
 
 @pytest.mark.parametrize("count", [1, 1021, 4096])

@@ -8,21 +8,10 @@ from hypothesis import strategies as st
 
 from fastdiff.ops import add_noise, device, normal, philox, row, solver_step, use_backend
 
+from . import noise_cases, step_cases
 from .conftest import SEEDS, assert_as_exact_as_torch, random_inputs, random_row, table_of
 
 STEP = {"u_x": 1.25, "u_m": -0.75, "lo": -1.0, "hi": 1.0, "b": 0.5, "a": 0.25}
-
-
-def in_double(inputs):
-    return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-
-
-def step(backend, columns, x, history, **inputs):
-    """(next state, x0, history) of one backend; what it forgets to write stays NaN."""
-    history, x0, out = history.clone(), torch.full_like(x, float("nan")), torch.full_like(x, float("nan"))
-    with use_backend(backend):
-        solver_step(table_of(columns, x.dtype), 0, x, history=history, x0_out=x0, out=out, **inputs)
-    return out, x0, history
 
 
 def test_the_interpreter_is_on():
@@ -34,54 +23,18 @@ def test_the_interpreter_is_on():
     seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 20), max_size=2), batch=st.integers(0, 2)
 )
 def test_step_is_as_exact_as_torch(seed, sizes, batch):
-    generator = np.random.default_rng(seed)
-    shape = (batch, int(generator.integers(1, 4)), *sizes)
-    columns, inputs = (
-        random_row(generator, density=generator.choice([0.3, 0.8])),
-        random_inputs(generator, shape),
-    )
-    x = torch.from_numpy(generator.normal(size=shape)).float()
-    history = torch.from_numpy(generator.normal(size=(4, *shape))).float()
-    if generator.random() < 0.5:
-        inputs["per_sample"] = torch.from_numpy(np.sort(generator.normal(size=(batch, 6)), axis=1)).float()
-    columns = {name: float(np.float32(value)) for name, value in columns.items()}
-    exact = step("torch", columns, x.double(), history.double(), **in_double(inputs))
-    plain, ours = step("torch", columns, x, history, **inputs), step("triton", columns, x, history, **inputs)
-    for one, two, three in zip(ours, plain, exact, strict=True):
-        if one.numel():
-            assert_as_exact_as_torch(one, two, three)
+    one = step_cases.drawn(seed, batch, sizes)
+    step_cases.compare(step_cases.run("triton", one), one)
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=3),
-    batch=st.integers(0, 3),
-    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
-    offset=st.sampled_from([0.0, 0.1]),
-    made=st.booleans(),
-)
-def test_add_noise_is_as_exact_as_torch(seed, sizes, batch, dtype, offset, made):
-    generator = np.random.default_rng(seed)
-    shape = (batch, *sizes)
-    x0 = torch.from_numpy(generator.normal(size=shape)).to(dtype)
-    if len(shape) == 4 and generator.random() < 0.5:
-        x0 = x0.contiguous(memory_format=torch.channels_last)
-    alpha, sigma = (torch.from_numpy(generator.random(batch)).float() for _ in range(2))
-    seeds = torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, size=batch))
-    rows = torch.from_numpy(generator.integers(0, 2**32, size=batch))
-    given_noise = None if made else torch.from_numpy(generator.normal(size=shape)).float()
-    options = {"seeds": seeds, "row": rows, "offset": offset, "return_noise": True}
-    with use_backend("torch"):
-        double = None if made else given_noise.double()
-        exact = add_noise(x0.double(), alpha.double(), sigma.double(), noise=double, **options)
-        plain = add_noise(x0, alpha, sigma, noise=given_noise, **options)
-    with use_backend("triton"):
-        out = torch.full(shape, float("nan"))
-        ours = add_noise(x0, alpha, sigma, noise=given_noise, out=out, **options)
-    for one, two, three in zip(ours, plain, exact, strict=True):
-        if one.numel():
-            assert_as_exact_as_torch(one, two, three)
+@given(case=noise_cases.cases(20, 3))
+def test_add_noise_is_as_exact_as_torch(case):
+    def ours(x0, **inputs):
+        with use_backend("triton"):
+            return add_noise(x0, **inputs, out=torch.full(x0.shape, torch.nan), return_noise=True)
+
+    noise_cases.compare(ours, case)
 
 
 @pytest.mark.parametrize("stream", [0, 1, 6])

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from fastdiff.ops import use_backend, vq_code_sums, vq_nearest
 
 from .conftest import assert_as_exact_as_torch
-from .vq_cases import EVERYTHING, assert_nearest, distances, drawn
+from .vq_cases import (
+    EVERYTHING,
+    assert_nearest,
+    check_far_from_zero,
+    check_not_a_number,
+    check_ties,
+    drawn,
+    searched_on,
+)
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 LAYOUTS = st.sampled_from(["dense", "channels first", "sliced"])
@@ -48,41 +56,19 @@ def test_nearest_is_as_exact_as_torch(seed, lead, codes, width, layouts, dtypes,
         assert_as_exact_as_torch(ours.distance, same, exact)
 
 
-@pytest.mark.parametrize("shift", [0.0, 1000.0])
-def test_ties_go_to_the_lowest_index(shift):
-    generator = torch.Generator().manual_seed(5)
-    codebook = torch.randint(-3, 4, (30, 5), generator=generator).float().repeat(8, 1) + shift
-    z = torch.randint(-6, 7, (100, 5), generator=generator) / 2.0 + shift
-    exact = distances(z, codebook)
-    lowest = (exact == exact.amin(1, keepdim=True)).int().argmax(1)
-    with use_backend("triton"):
-        assert torch.equal(vq_nearest(z, codebook).indices, lowest)
-        if shift == 0.0:
-            assert torch.equal(vq_nearest(z.half(), codebook.half()).indices, lowest)
+@pytest.mark.parametrize(
+    ("shift", "dtype"), [(0.0, torch.float32), (1000.0, torch.float32), (0.0, torch.float16)]
+)
+def test_ties_go_to_the_lowest_index(shift, dtype):
+    check_ties(searched_on("triton"), shift, (30, 8), 100, dtype)
 
 
 def test_codes_far_from_zero_keep_their_digits():
-    generator = torch.Generator().manual_seed(0)
-    z = 1000 + 0.01 * torch.randn(100, 32, generator=generator)
-    codebook = 1000 + 0.01 * torch.randn(100, 32, generator=generator)
-    with use_backend("triton"):
-        found = vq_nearest(z, codebook, return_distance=True)
-    exact = distances(z, codebook)
-    chosen = exact.gather(1, found.indices.unsqueeze(1)).squeeze(1)
-    assert (chosen <= exact.amin(1) * (1 + 1e-5)).all()
-    assert torch.allclose(found.distance.double(), chosen, rtol=1e-5)
+    check_far_from_zero(searched_on("triton"), 100)
 
 
 def test_what_is_not_a_number_is_never_nearest():
-    z, codebook = torch.randn(40, 20), torch.randn(50, 20)
-    z[3, 7], codebook[0, 2], codebook[9] = torch.nan, torch.nan, torch.inf
-    keep = [k for k in range(50) if k not in (0, 9)]
-    with use_backend("triton"):
-        found = vq_nearest(z, codebook, return_distance=True)
-        clean = torch.tensor(keep)[vq_nearest(z, codebook[keep]).indices]
-    assert found.indices[3] == 0 and found.distance[3].isnan()
-    rest = torch.arange(40) != 3
-    assert torch.equal(found.indices[rest], clean[rest]) and found.distance[rest].isfinite().all()
+    check_not_a_number(searched_on("triton"))
 
 
 def as_tf32(t):

@@ -8,46 +8,21 @@ from hypothesis import strategies as st
 
 from fastdiff.ops import add_noise, philox, use_backend
 
-from .conftest import SEEDS, assert_as_exact_as_torch, needs_cpp
+from .conftest import SEEDS, needs_cpp
+from .noise_cases import cases, compare
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 
 
 @needs_cpp
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=3),
-    batch=st.integers(0, 5),
-    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
-    offset=st.sampled_from([0.0, 0.1]),
-    made=st.booleans(),
-)
-def test_cpp_is_as_exact_as_torch(seed, sizes, batch, dtype, offset, made):
-    generator = np.random.default_rng(seed)
-    shape = (batch, *sizes)
-    x0 = torch.from_numpy(generator.normal(size=shape)).to(dtype)
-    if len(shape) == 4 and generator.random() < 0.5:
-        x0 = x0.contiguous(memory_format=torch.channels_last)
-    alpha, sigma = (torch.from_numpy(generator.random(batch)).float() for _ in range(2))
-    inputs = {
-        "seeds": torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, size=batch)),
-        "offset": offset,
-    }
-    inputs["row"] = torch.from_numpy(generator.integers(0, 2**32, size=batch))
-    noise = None if made else torch.from_numpy(generator.normal(size=shape)).float()
-    double = None if noise is None else noise.double()
-    with use_backend("torch"):
-        exact = add_noise(
-            x0.double(), alpha.double(), sigma.double(), noise=double, return_noise=True, **inputs
-        )
-        plain = add_noise(x0, alpha, sigma, noise=noise, return_noise=True, **inputs)
-    with use_backend("cpp"):
-        ours = add_noise(x0, alpha, sigma, noise=noise, return_noise=True, **inputs)
-    for one, two, three in zip(ours, plain, exact, strict=True):
-        assert one.dtype == torch.float32 and one.is_contiguous()
-        if one.numel():
-            assert_as_exact_as_torch(one, two, three)
+@given(case=cases(40, 5))
+def test_cpp_is_as_exact_as_torch(case):
+    def ours(**inputs):
+        with use_backend("cpp"):
+            return add_noise(**inputs, return_noise=True)
+
+    compare(ours, case)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

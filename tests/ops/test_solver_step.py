@@ -10,21 +10,9 @@ from fastdiff.ops import philox, row, solver_step, use_backend
 from fastdiff.ops.solver_step import reference
 
 from .conftest import assert_as_exact_as_torch, needs_cpp, random_inputs, random_row, table_of
+from .step_cases import compare, drawn, run
 
 STEP = {"u_x": 1.25, "u_m": -0.75, "lo": -1.0, "hi": 1.0, "b": 0.5, "a": 0.25}
-
-
-def run(backend, columns, x, history, **inputs):
-    """(next state, x0, history) of one backend on its own copy of the history."""
-    dtype = x.dtype
-    history, x0 = history.clone(), torch.full_like(x, float("nan"))
-    with use_backend(backend):
-        new = solver_step(table_of(columns, dtype), 0, x, history=history, x0_out=x0, **inputs)
-    return new, x0, history
-
-
-def to_double(inputs):
-    return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
 
 
 @needs_cpp
@@ -35,22 +23,8 @@ def to_double(inputs):
     batch=st.integers(0, 5),
 )
 def test_cpp_is_as_exact_as_torch(seed, sizes, batch):
-    generator = np.random.default_rng(seed)
-    shape = (batch, int(generator.integers(1, 4)), *sizes)
-    columns, inputs = random_row(generator), random_inputs(generator, shape)
-    x = torch.from_numpy(generator.normal(size=shape)).float()
-    history = torch.from_numpy(generator.normal(size=(4, *shape))).float()
-    if generator.random() < 0.5:
-        inputs["per_sample"] = torch.from_numpy(np.sort(generator.normal(size=(batch, 6)), axis=1)).float()
-    # The coefficients are float32 in every run, so that only the arithmetic differs.
-    columns = {name: float(np.float32(value)) for name, value in columns.items()}
-    exact = run("torch", columns, x.double(), history.double(), **to_double(inputs))
-    plain, ours = run("torch", columns, x, history, **inputs), run("cpp", columns, x, history, **inputs)
-    for one, two, three in zip(ours, plain, exact, strict=True):
-        if one.numel() >= 16:
-            assert_as_exact_as_torch(one, two, three)
-        else:  # a single sum may cancel, and torch may be exact by luck
-            torch.testing.assert_close(one, three.float(), rtol=1e-5, atol=1e-6)
+    one = drawn(seed, batch, sizes)
+    compare(run("cpp", one), one)
 
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]

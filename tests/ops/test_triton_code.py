@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from benchmarks.gpu_static import machine, steps
-from fastdiff.ops import device
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("fastdiff.kernels") is None, reason="fastdiff.kernels is not installed"
-    ),
-    pytest.mark.skipif(device.INTERPRETED, reason="what is interpreted is not compiled"),
-]
+from .machine_code import compiles, pairs
+
+pytestmark = compiles
 QUICK = {(3, 90), (4, 80), (0, 100)}
-PAIRS = [
-    pytest.param(
-        case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.kernel}-{i}-sm_{arch}"
-    )
-    for i, case in enumerate(steps.CASES)
-    for arch in machine.ARCHITECTURES
-]
+PAIRS = pairs(steps.CASES, lambda case: case.kernel, QUICK)
 
 
 @pytest.mark.parametrize(("case", "arch"), PAIRS)

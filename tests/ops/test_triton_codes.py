@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from benchmarks.gpu_static import codes, machine
-from fastdiff.ops import device
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("fastdiff.kernels") is None, reason="fastdiff.kernels is not installed"
-    ),
-    pytest.mark.skipif(device.INTERPRETED, reason="what is interpreted is not compiled"),
-]
+from .machine_code import compiles, pairs
+
+pytestmark = compiles
 QUICK = {(1, 80), (1, 90), (6, 90)}
-PAIRS = [
-    pytest.param(
-        case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.op}-{i}-sm_{arch}"
-    )
-    for i, case in enumerate(codes.CASES)
-    for arch in machine.ARCHITECTURES
-]
+PAIRS = pairs(codes.CASES, lambda case: case.op, QUICK)
 #: mma.sync, wgmma and tcgen05 as machine code.
 TENSOR = {80: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 

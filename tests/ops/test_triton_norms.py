@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from benchmarks.gpu_static import machine, norms
-from fastdiff.ops import device
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("fastdiff.kernels") is None, reason="fastdiff.kernels is not installed"
-    ),
-    pytest.mark.skipif(device.INTERPRETED, reason="what is interpreted is not compiled"),
-]
+from .machine_code import compiles, pairs
+
+pytestmark = compiles
 QUICK = {(0, 90), (1, 80), (6, 89), (7, 100), (16, 80), (17, 90), (27, 90), (29, 100), (31, 80)}
-PAIRS = [
-    pytest.param(
-        case, arch, marks=[] if (i, arch) in QUICK else pytest.mark.slow, id=f"{case.op}-{i}-sm_{arch}"
-    )
-    for i, case in enumerate(norms.CASES)
-    for arch in machine.ARCHITECTURES
-]
+PAIRS = pairs(norms.CASES, lambda case: case.op, QUICK)
 
 
 @pytest.mark.parametrize(("case", "arch"), PAIRS)

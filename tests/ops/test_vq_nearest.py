@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from fastdiff.ops import use_backend, vq_nearest
 
 from .conftest import assert_as_exact_as_torch, needs_cpp
-from .vq_cases import EVERYTHING, assert_nearest, distances, drawn
+from .vq_cases import (
+    EVERYTHING,
+    assert_nearest,
+    check_far_from_zero,
+    check_not_a_number,
+    check_ties,
+    drawn,
+    searched_on,
+)
 
 BACKENDS = [pytest.param("torch"), pytest.param("cpp", marks=needs_cpp)]
 
@@ -64,29 +72,14 @@ def test_float64_agrees_where_float32_can_tell(backend, rows, codes, width):
 
 @needs_cpp
 def test_codes_far_from_zero_keep_their_digits():
-    """Mean 1000, spread 0.01: the plain formula in float32 knows nothing here."""
-    generator = torch.Generator().manual_seed(0)
-    z = 1000 + 0.01 * torch.randn(500, 32, generator=generator)
-    codebook = 1000 + 0.01 * torch.randn(100, 32, generator=generator)
-    with use_backend("cpp"):
-        found = vq_nearest(z, codebook, return_distance=True)
-    exact = distances(z, codebook)
-    chosen = exact.gather(1, found.indices.unsqueeze(1)).squeeze(1)
-    assert (chosen <= exact.amin(1) * (1 + 1e-5)).all()
-    assert torch.allclose(found.distance.double(), chosen, rtol=1e-5)
+    check_far_from_zero(searched_on("cpp"), 500)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
 def test_ties_go_to_the_lowest_index(backend, shift):
-    """Whole numbers: every distance is exact, and many are equal; the codebook repeats itself across chunks."""
-    generator = torch.Generator().manual_seed(5)
-    codebook = torch.randint(-3, 4, (60, 5), generator=generator).float().repeat(50, 1) + shift
-    z = torch.randint(-6, 7, (400, 5), generator=generator) / 2.0 + shift
-    exact = distances(z, codebook)
-    lowest = (exact == exact.amin(1, keepdim=True)).int().argmax(1)
-    with use_backend(backend):
-        assert torch.equal(vq_nearest(z, codebook).indices, lowest)
+    """The codebook repeats itself across chunks."""
+    check_ties(searched_on(backend), shift, (60, 50), 400, torch.float32)
 
 
 @needs_cpp
@@ -99,15 +92,7 @@ def test_duplicates_in_chunks_far_apart():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_is_not_a_number_is_never_nearest(backend):
-    z, codebook = torch.randn(40, 20), torch.randn(50, 20)
-    z[3, 7], codebook[0, 2], codebook[9] = torch.nan, torch.nan, torch.inf
-    keep = [k for k in range(50) if k not in (0, 9)]
-    with use_backend(backend):
-        found = vq_nearest(z, codebook, return_distance=True)
-        clean = torch.tensor(keep)[vq_nearest(z, codebook[keep]).indices]
-    assert found.indices[3] == 0 and found.distance[3].isnan()
-    rest = torch.arange(40) != 3
-    assert torch.equal(found.indices[rest], clean[rest]) and found.distance[rest].isfinite().all()
+    check_not_a_number(searched_on(backend))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
