@@ -3,16 +3,15 @@
 import ctypes
 import os
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdiff.ops import add_noise, philox, solver_step, use_backend
+from fastdiff.ops import philox
 
 from . import noise_cases, step_cases
-from .conftest import SEEDS, assert_as_exact_as_torch, random_inputs, random_row, table_of
+from .conftest import SEEDS, table_of
 
 LIBRARY = ctypes.CDLL(os.environ["FASTDIFF_HOSTED"])
 ELEMENTS = (torch.float32, torch.float16, torch.bfloat16)

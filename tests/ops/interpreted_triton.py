@@ -1,6 +1,5 @@
 """Run by test_triton.py in a process of its own, where the Triton kernels run in triton's interpreter on the CPU."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from fastdiff.ops import add_noise, device, normal, philox, row, solver_step, use_backend
 
 from . import noise_cases, step_cases
-from .conftest import SEEDS, assert_as_exact_as_torch, random_inputs, random_row, table_of
+from .conftest import SEEDS, table_of
 
 STEP = {"u_x": 1.25, "u_m": -0.75, "lo": -1.0, "hi": 1.0, "b": 0.5, "a": 0.25}
 

@@ -1,4 +1,4 @@
-"""What the tests of the Triton kernels' machine code share: where they can run, and every case on every architecture."""
+"""What the tests of the Triton kernels' machine code share: where they can run, every case on every architecture."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
 """The forward process: every backend against float64 and against its own definition."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fastdiff.ops import add_noise, philox, use_backend
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastdiff.ops import philox, row, solver_step, use_backend
 from fastdiff.ops.solver_step import reference
 
-from .conftest import assert_as_exact_as_torch, needs_cpp, random_inputs, random_row, table_of
+from .conftest import needs_cpp, table_of
 from .step_cases import compare, drawn, run
 
 STEP = {"u_x": 1.25, "u_m": -0.75, "lo": -1.0, "hi": 1.0, "b": 0.5, "a": 0.25}
