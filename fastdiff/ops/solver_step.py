@@ -193,6 +193,8 @@ def _check_row(row: int | Tensor, table: Tensor) -> None:
     dense = isinstance(row, Tensor) and row.layout == torch.strided
     if not isinstance(row, int) and not (dense and row.dtype == torch.int64 and tuple(row.shape) == (1,)):
         raise TypeError(f"{_OP}: row must be an int or an int64 tensor (1,), got {row!r}")
+    if isinstance(row, Tensor) and row.device.type != "cpu" and row.device != table.device:
+        raise ValueError(f"{_OP}: row must be on {table.device} or the CPU, got one on {row.device}")
     index = int(row) if type(row) is Tensor and row.device.type == "cpu" else row
     if not isinstance(index, Tensor) and not 0 <= index < table.shape[0]:
         raise ValueError(f"{_OP}: row must be in [0, {table.shape[0]}), got {index}")

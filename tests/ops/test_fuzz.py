@@ -49,10 +49,17 @@ def fuzzing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("fuzz")
 
 
-@pytest.mark.parametrize(("op", "number"), [("attention", 7588), ("attention", 9456), ("add_noise", 7223)])
-def test_random_calls_that_were_wrong_once(fuzzing: ModuleType, op: str, number: int) -> None:
-    """Queries that share memory, twice; one number of noise near zero."""
-    assert fuzzing.call(op, number)[0] == "right"
+@pytest.mark.parametrize(
+    ("op", "number", "told"),
+    [
+        ("attention", 7588, "right"),  # queries that share memory
+        ("attention", 9456, "right"),
+        ("add_noise", 7223, "right"),  # one number of noise near zero
+        ("solver_step", 22253, "refused"),  # an empty batch with a row on another device
+    ],
+)
+def test_random_calls_that_were_wrong_once(fuzzing: ModuleType, op: str, number: int, told: str) -> None:
+    assert fuzzing.call(op, number)[0] == told
 
 
 def test_a_wrong_number_and_a_foreign_error_are_noticed(
