@@ -42,7 +42,7 @@ void run(Conv1x1Args& args) {
   const CpuKernels& kernels = cpu_kernels();
   const int64_t stretches = args.map.batch * conv1x1_stretches(args.map.width);
   const int64_t units = ceil_div(stretches, args.block) * args.parts;
-  const int64_t size = ceil_div(conv1x1_scratch_floats(args, 2 * kernels.lanes), 16) * 16;
+  const int64_t size = ceil_div(conv1x1_scratch_floats(args), 16) * 16;
   const int64_t slots = std::min<int64_t>(torch::stable::get_num_threads(), units);
   float* const scratch = scratch_of(slots * size);
   in_slots(slots, units, [&](int64_t slot, int64_t begin, int64_t end) {

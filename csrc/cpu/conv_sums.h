@@ -43,7 +43,21 @@ struct Joined {
 
 // The moments of a stretch by blocked Welford: a tile is measured from the mean of the tiles before it, the
 // first from its own. The mean is a sum of two floats, so that neither a mean far from zero nor a loud pixel
-// costs digits.
+// costs digits. `mean` is that of a tile's distances from the mean so far, `own` its squared deviations.
+static inline __attribute__((always_inline)) void join_moments(const ConvSums& s, int64_t c,
+                                                               const Joined& join, Floats mean, Floats own) {
+  const Floats center = load(s.mean() + c), rest = load(s.rest() + c), moved = mean - rest;
+  store(s.square() + c, load(s.square() + c) + (own + moved * moved * join.weight));
+  const Floats step = rest + moved * join.part, next = center + step, kept = next - center;
+  store(s.mean() + c, next);
+  store(s.rest() + c, (center - (next - kept)) + (step - kept));
+}
+static inline __attribute__((always_inline)) void open_moments(const ConvSums& s, int64_t c, Floats mean) {
+  store(s.mean() + c, mean);
+  store(s.rest() + c, Floats{});
+  store(s.square() + c, Floats{});
+}
+
 template <int Tile>
 static inline __attribute__((always_inline)) void add_moments(const ConvSums& s, int64_t c,
                                                               const Joined& join,
@@ -53,11 +67,9 @@ static inline __attribute__((always_inline)) void add_moments(const ConvSums& s,
     Floats first{};
     for (int i = 0; i < rows; ++i)
       for (int j = 0; j < columns; ++j) first += y[i][j];
-    store(s.mean() + c, first * join.share);
-    store(s.rest() + c, Floats{});
-    store(s.square() + c, Floats{});
+    open_moments(s, c, first * join.share);
   }
-  const Floats center = load(s.mean() + c), rest = load(s.rest() + c);
+  const Floats center = load(s.mean() + c);
   Floats sum{}, square{};
 #pragma GCC unroll 4
   for (int i = 0; i < rows; ++i) {
@@ -68,13 +80,8 @@ static inline __attribute__((always_inline)) void add_moments(const ConvSums& s,
       square += gap * gap;
     }
   }
-  const Floats mean = Tile == 1 ? sum : sum * join.share, moved = mean - rest;
-  const Floats between = moved * moved * join.weight;
-  const Floats own = Tile == 1 ? between : (square - sum * mean) + between;
-  store(s.square() + c, load(s.square() + c) + own);
-  const Floats step = rest + moved * join.part, next = center + step, kept = next - center;
-  store(s.mean() + c, next);
-  store(s.rest() + c, (center - (next - kept)) + (step - kept));
+  const Floats mean = Tile == 1 ? sum : sum * join.share;
+  join_moments(s, c, join, mean, Tile == 1 ? Floats{} : square - sum * mean);
 }
 
 // One vector of channels of one tile, of which rows x columns outputs lie inside the map; `at` is the first.

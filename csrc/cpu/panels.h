@@ -10,26 +10,51 @@ constexpr int kPanel = kPanelVectors * kLanes;
 constexpr int kMostRows =
     kLanes == 16 ? 14 : 6;  // accumulators, a row of the panel and a factor fill the registers
 
+// What else is asked for while rows are multiplied, once per row: nothing.
+struct AskNothing {
+  static constexpr bool asks = false;
+  void operator()(int64_t) const {}
+};
+
 // out[r] = sum over k of rows[r][k] * panel[k], for Rows rows that are row_stride apart and V vectors. What
-// is read next (`next`, a part of it per k) is asked for on the way.
-template <int Rows, int V>
+// is read next (`next`, a part of it per k) is asked for on the way, and so is what ask(r) names.
+//
+// Every third row has a pointer of its own, the two after it are found by the stride: 14 addresses of their
+// own do not fit into the registers, and what the compiler keeps in others instead costs a place among the
+// products.
+template <int Rows, int V, class Ask>
 static void multiply_rows(const float* rows, int64_t row_stride, const float* panel, int64_t depth,
-                          float* out, int64_t out_stride, const char* next, int64_t next_step) {
+                          float* out, int64_t out_stride, const char* next, int64_t next_step,
+                          const Ask& ask) {
+  constexpr int parts = Ask::asks ? Rows : 1, bases = (Rows + 2) / 3;
   Floats sum[Rows][V] = {};
+  const float* base[bases];
+#pragma GCC unroll 5
+  for (int i = 0; i < bases; ++i) base[i] = rows + 3 * i * row_stride;
+  int64_t k = 0;
 #pragma GCC unroll 1
-  for (int64_t k = 0; k < depth; ++k) {
-    Floats column[V];
+  for (int part = 0; part < parts; ++part) {
+    ask(part);
+#pragma GCC unroll 1
+    for (const int64_t end = depth * (part + 1) / parts; k < end; ++k) {
+      Floats column[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) column[v] = load(panel + v * kLanes);
+      for (int v = 0; v < V; ++v) column[v] = load(panel + v * kLanes);
 #pragma GCC unroll 14
-    for (int r = 0; r < Rows; ++r) {
-      const Floats factor = broadcast(rows[r * row_stride + k]);
+      for (int r = 0; r < Rows; ++r) {
+        const Floats factor = broadcast(base[r / 3][r % 3 * row_stride]);
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) sum[r][v] += factor * column[v];
+        for (int v = 0; v < V; ++v) sum[r][v] += factor * column[v];
+      }
+#pragma GCC unroll 5
+      for (int i = 0; i < bases; ++i) {
+        ++base[i];
+        asm("" : "+r"(base[i]));  // nothing is known of the distance between them
+      }
+      __builtin_prefetch(next, 0, 2);
+      next += next_step;
+      panel += V * kLanes;
     }
-    __builtin_prefetch(next, 0, 2);
-    next += next_step;
-    panel += V * kLanes;
   }
 #pragma GCC unroll 14
   for (int r = 0; r < Rows; ++r) {
@@ -38,17 +63,19 @@ static void multiply_rows(const float* rows, int64_t row_stride, const float* pa
   }
 }
 
+template <class Ask>
 using MultiplyRows = void (*)(const float*, int64_t, const float*, int64_t, float*, int64_t, const char*,
-                              int64_t);
+                              int64_t, const Ask&);
 
-template <int V>
-static inline MultiplyRows multiply_of(int64_t rows) {
-  static constexpr MultiplyRows kernels[] = {
-      multiply_rows<1, V>,  multiply_rows<2, V>,  multiply_rows<3, V>,  multiply_rows<4, V>,
-      multiply_rows<5, V>,  multiply_rows<6, V>,
+template <int V, class Ask = AskNothing>
+static inline MultiplyRows<Ask> multiply_of(int64_t rows) {
+  static constexpr MultiplyRows<Ask> kernels[] = {
+      multiply_rows<1, V, Ask>,  multiply_rows<2, V, Ask>,  multiply_rows<3, V, Ask>,
+      multiply_rows<4, V, Ask>,  multiply_rows<5, V, Ask>,  multiply_rows<6, V, Ask>,
 #if FASTDIFF_LANES == 16
-      multiply_rows<7, V>,  multiply_rows<8, V>,  multiply_rows<9, V>,  multiply_rows<10, V>,
-      multiply_rows<11, V>, multiply_rows<12, V>, multiply_rows<13, V>, multiply_rows<14, V>,
+      multiply_rows<7, V, Ask>,  multiply_rows<8, V, Ask>,  multiply_rows<9, V, Ask>,
+      multiply_rows<10, V, Ask>, multiply_rows<11, V, Ask>, multiply_rows<12, V, Ask>,
+      multiply_rows<13, V, Ask>, multiply_rows<14, V, Ask>,
 #endif
   };
   return kernels[rows - 1];
@@ -64,7 +91,7 @@ static void multiply_panel(const float* rows, int64_t row_stride, int64_t count,
   for (int64_t b = 0; b < blocks; ++b, ahead += depth * step) {
     const int64_t first = count * b / blocks, here = count * (b + 1) / blocks - first;
     multiply_of<V>(here)(rows + first * row_stride, row_stride, panel, depth, out + first * out_stride,
-                         out_stride, ahead, step);
+                         out_stride, ahead, step, AskNothing{});
   }
 }
 

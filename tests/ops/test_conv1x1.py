@@ -154,13 +154,16 @@ def test_errors_name_what_is_wrong():
 @needs_cpp
 @pytest.mark.parametrize("place", [0, 40])
 def test_a_loud_pixel_costs_the_statistics_no_digits(place):
-    """The first of a stretch or another: squares are summed from the mean so far, not from the first pixel."""
+    """The first of a stretch or another: sums of distances from the mean so far, not from the first pixel.
+
+    Five to eight roundings of a float32 are allowed, of the mean and of the squares; torch.mean errs by three.
+    """
     residual = torch.zeros(2, 16, 63)
     residual[:, :, place] = 1e5
     out, statistics = conv1x1(drawn(2, 16, 63), drawn(16, 16), residual=residual, statistics=True)
     mean = out.double().mean(2)
     squares = (out.double() - mean.unsqueeze(2)).square().sum(2)
-    assert (statistics[:, 0, 1] / mean - 1).abs().max() < 2e-7
+    assert (statistics[:, 0, 1] / mean - 1).abs().max() < 6e-7
     assert (statistics[:, 0, 2] / squares - 1).abs().max() < 1e-6
 
 

@@ -23,9 +23,8 @@ struct Conv1x1Args {
 };
 
 // Floats of scratch memory of one thread.
-static constexpr int64_t conv1x1_scratch_floats(const Conv1x1Args& args, int64_t panel) {
-  const int64_t rows = args.block * kConv1x1Stretch;
-  return rows * (args.map.channels + args.map.channels2) + (rows + 4) * panel;
+static constexpr int64_t conv1x1_scratch_floats(const Conv1x1Args& args) {
+  return args.block * kConv1x1Stretch * (args.map.channels + args.map.channels2);
 }
 
 struct Conv1x1PackArgs {
