@@ -7,7 +7,9 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kBlockTiles = 32, kChunk = 2, kWideChunk = 8;  // measured: docs/lab/conv3x3.md
+// Measured: docs/lab/conv3x3.md. Tiles of a block; few tiles; panels of a chunk that are taken in turn, and
+// output channels of another chunk.
+constexpr int64_t kBlockTiles = 32, kFewTiles = 16, kChunk = 2, kWideChunk = 256;
 
 int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
   const int64_t lanes = cpu_kernels().lanes;
@@ -29,6 +31,13 @@ const float* channels_last_map(const OptionalTensor& t, std::initializer_list<in
   return static_cast<const float*>(t->const_data_ptr());
 }
 
+// Whether the input of a block and a panel of weights stay in the second level of the cache, so that panels
+// may be taken in turn.
+bool stays(const Conv3x3Args& args, int64_t tiles, int64_t panel) {
+  const int64_t depth = conv3x3_depth(args.tile, args.channels + args.channels2);
+  return conv3x3_positions(args.tile) * (tiles + panel) * depth < 400000;
+}
+
 // How many stretches a block takes and panels a chunk; whether threads share blocks. With few tiles every
 // thread would read all weights for a small block of its own: there they divide the output channels instead.
 bool plan(Conv3x3Args& args) {
@@ -38,9 +47,12 @@ bool plan(Conv3x3Args& args) {
   const int64_t most = std::max<int64_t>(1, (shared ? 2 : 1) * kBlockTiles / cut.tiles);
   const int64_t shares = shared ? 1 : threads, blocks = ceil_div(ceil_div(stretches, most), shares) * shares;
   args.block = ceil_div(stretches, blocks);
-  const int64_t panel = 2 * cpu_kernels().lanes;
-  const bool in_turn = args.plain || conv3x3_stays(args, panel);
-  args.chunk = std::min(ceil_div(args.outs, panel), in_turn ? kChunk : kWideChunk);
+  const int64_t panel = 2 * cpu_kernels().lanes, tiles = args.block * cut.tiles;
+  const bool fits = stays(args, tiles, panel);
+  args.in_place =
+      !shared && !args.plain && args.tile > 1 && args.outs <= kWideChunk && !(fits && tiles <= kFewTiles);
+  args.in_turn = args.plain || (fits && !args.in_place);
+  args.chunk = std::min(ceil_div(args.outs, panel), args.in_turn ? kChunk : kWideChunk / panel);
   return shared;
 }
 
@@ -51,7 +63,7 @@ void run(Conv3x3Args& args) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   const int64_t blocks = ceil_div(args.batch * cut.per_sample, args.block);
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t input = conv3x3_input_floats(args), product = conv3x3_product_floats(args, panel);
+  const int64_t input = conv3x3_input_floats(args, panel), product = conv3x3_product_floats(args, panel);
   const int64_t strip = conv3x3_strip_floats(args);
   if (!shared) {
     const int64_t slots = std::min(threads, blocks), size = input + product + strip;

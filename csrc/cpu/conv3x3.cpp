@@ -85,10 +85,11 @@ struct Conv3x3 {
   Conv3x3Cut cut = conv3x3_cut(Tile, args.height, args.width);
   int64_t stretches = args.batch * cut.per_sample;
   int64_t depth = conv3x3_depth(Tile, args.channels + args.channels2);
-  int64_t apart = conv3x3_apart(args.block * cut.tiles, depth);
   int64_t width = args.chunk * kPanel;
-  int64_t product_apart = conv3x3_apart(args.block * cut.tiles, width);
+  int64_t apart = conv3x3_input_apart(args, kPanel), product_apart = conv3x3_product_apart(args, kPanel);
   int64_t panels = (args.outs + kPanel - 1) / kPanel;
+  int64_t blocks = (stretches + args.block - 1) / args.block;
+  int64_t opening = 0;  // the first block of this thread
 
   int64_t first_of(int64_t block) const { return block * args.block; }
   int64_t end_of(int64_t block) const {
@@ -126,12 +127,15 @@ struct Conv3x3 {
       multiply_panel<kPanelVectors>(v, depth, tiles, u, depth, m, width, next, bytes);
   }
 
-  // Panels from packed weights to m, position by position.
+  // Panels from packed weights to m, position by position. Threads that read the same weights begin at
+  // different panels, so that each asks the memory for a share of them and finds the others in the cache.
   void multiply_packed(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m) const {
+    const int64_t first = begin + (end - begin) * opening / blocks;
     for (int64_t p = 0; p < conv3x3_positions(Tile); ++p) {
-      for (int64_t panel = begin; panel < end; ++panel) {
-        const int64_t size = panel_floats(panel), after = panel + 1 < end ? panel + 1 : begin;
-        const float* next = weight_of(after) + (p + (after == begin)) * panel_floats(after);
+      for (int64_t i = begin, panel = first, after; i < end; ++i, panel = after) {
+        after = panel + 1 < end ? panel + 1 : begin;
+        const int64_t size = panel_floats(panel);
+        const float* next = weight_of(after) + (p + (after == first)) * panel_floats(after);
         multiply_position(v, tiles, p, weight_of(panel) + p * size, size, m + (panel - begin) * kPanel, next,
                           4 * size);
       }
@@ -157,10 +161,9 @@ struct Conv3x3 {
     if constexpr (2 * (Pair + 1) < side) multiply_plain<Pair + 1>(v, tiles, panel, m, u);
   }
 
-  // Panels of one chunk, all positions, to m: one after the other, so that weights are read in the order of
-  // memory, if the input stays in the cache meanwhile; else each position of the input serves all panels.
+  // Panels of one chunk, all positions, to m.
   void multiply_chunk(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m, float* u) const {
-    if (!args.plain && !conv3x3_stays(args, kPanel)) return multiply_packed(v, tiles, begin, end, m);
+    if (!args.in_turn) return multiply_packed(v, tiles, begin, end, m);
     for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
       if constexpr (Tile > 1) {
         if (args.plain) {
@@ -172,10 +175,9 @@ struct Conv3x3 {
     }
   }
 
-  // Output channels of panels begin ... end - 1.
-  void make_output(int64_t block, const float* v, float* m, int64_t begin, int64_t end) const {
-    constexpr int64_t positions = conv3x3_positions(Tile);
-    float *const sums = m + positions * product_apart, *const u = sums + 4 * width;
+  // Output channels of panels begin ... end - 1; `sums` is memory behind the products.
+  void make_output(int64_t block, const float* v, float* m, float* sums, int64_t begin, int64_t end) const {
+    float* const u = sums + 4 * width;
     int64_t tiles = 0;
     each_run(cut, first_of(block), end_of(block), [&tiles](const ConvRun& run) {
       tiles = run.tile + (run.bottom - run.top) * (run.right - run.left);
@@ -194,17 +196,21 @@ struct Conv3x3 {
     }
   }
 
-  void run(Conv3x3Phase phase, float* scratch, int64_t begin, int64_t end) const {
+  void run(Conv3x3Phase phase, float* scratch, int64_t begin, int64_t end) {
+    const int64_t products = conv3x3_apart_floats(args, kPanel);
     if (phase == Conv3x3Phase::input) {
       make_input(args.shared_block, args.shared, scratch, begin, end);
     } else if (phase == Conv3x3Phase::panels) {
-      make_output(args.shared_block, args.shared, scratch, begin, end);
+      make_output(args.shared_block, args.shared, scratch, scratch + products, begin, end);
     } else {
-      float* const m = scratch + conv3x3_input_floats(args);
-      float* const strip = m + conv3x3_product_floats(args, kPanel);
+      opening = begin;
+      float* const behind = scratch + conv3x3_input_floats(args, kPanel);
+      float* const v = scratch + (args.in_place ? apart : 0);
+      float* const m = args.in_place ? scratch : behind;
+      float* const strip = behind + conv3x3_product_floats(args, kPanel);
       for (int64_t block = begin; block < end; ++block) {
-        make_input(block, scratch, strip, 0, conv_groups(args));
-        make_output(block, scratch, m, 0, panels);
+        make_input(block, v, strip, 0, conv_groups(args));
+        make_output(block, v, m, behind + products, 0, panels);
       }
     }
   }

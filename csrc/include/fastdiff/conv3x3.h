@@ -58,6 +58,12 @@ struct Conv3x3Args {
   // The plan: stretches of a block, and panels of output channels that are multiplied before they are added
   // up.
   int64_t block = 1, chunk = 1;
+  // Whether one panel follows the other, so that packed weights are read in the order of memory; else each
+  // position of the input serves all panels of a chunk before the next one does.
+  bool in_turn = false;
+  // Whether products take the place of inputs: those of a position lie where the inputs of the position
+  // before it were, so that a block needs the cache for one of both. One chunk then takes all panels.
+  bool in_place = false;
   // Where threads share a block: which one, and its transformed input.
   int64_t shared_block = 0;
   float* shared = nullptr;
@@ -74,15 +80,26 @@ constexpr int64_t kConvGroup = 64;  // channels that are normalised and transfor
 static constexpr int64_t conv3x3_apart(int64_t tiles, int64_t width) {
   return (tiles * width + 15) / 16 * 16 + 16;
 }
-static constexpr int64_t conv3x3_input_floats(const Conv3x3Args& args) {
+static constexpr int64_t conv3x3_input_apart(const Conv3x3Args& args, int64_t panel) {
   const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
   const int64_t depth = conv3x3_depth(args.tile, args.channels + args.channels2);
-  return conv3x3_positions(args.tile) * conv3x3_apart(args.block * cut.tiles, depth);
+  const int64_t width = args.in_place ? args.chunk * panel : 0;
+  return conv3x3_apart(args.block * cut.tiles, width > depth ? width : depth);
+}
+static constexpr int64_t conv3x3_product_apart(const Conv3x3Args& args, int64_t panel) {
+  const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
+  return args.in_place ? conv3x3_input_apart(args, panel)
+                       : conv3x3_apart(args.block * cut.tiles, args.chunk * panel);
+}
+static constexpr int64_t conv3x3_input_floats(const Conv3x3Args& args, int64_t panel) {
+  return (conv3x3_positions(args.tile) + args.in_place) * conv3x3_input_apart(args, panel);
+}
+// Products that do not take the place of inputs.
+static constexpr int64_t conv3x3_apart_floats(const Conv3x3Args& args, int64_t panel) {
+  return args.in_place ? 0 : conv3x3_positions(args.tile) * conv3x3_product_apart(args, panel);
 }
 static constexpr int64_t conv3x3_product_floats(const Conv3x3Args& args, int64_t panel) {
-  const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
-  return conv3x3_positions(args.tile) * conv3x3_apart(args.block * cut.tiles, args.chunk * panel) +
-         4 * args.chunk * panel +
+  return conv3x3_apart_floats(args, panel) + 4 * args.chunk * panel +
          (args.plain ? 2 * (args.tile + 2) * ((args.channels + args.channels2) * panel + 16) : 0);
 }
 static constexpr int64_t conv3x3_strip_floats(const Conv3x3Args& args) {
@@ -90,14 +107,6 @@ static constexpr int64_t conv3x3_strip_floats(const Conv3x3Args& args) {
   const int64_t rows = args.block * cut.tall < cut.rows ? args.block * cut.tall : cut.rows;
   return ((rows * args.tile - 1) * args.stride + 3) * ((cut.wide * args.tile - 1) * args.stride + 3) *
          kConvGroup;
-}
-
-// Whether the input of a block and a panel of weights stay in the second level of the cache, so that a panel
-// may follow the other and weights are read in the order of memory.
-static constexpr bool conv3x3_stays(const Conv3x3Args& args, int64_t panel) {
-  const Conv3x3Cut cut = conv3x3_cut(args.tile, args.height, args.width);
-  const int64_t depth = conv3x3_depth(args.tile, args.channels + args.channels2);
-  return conv3x3_positions(args.tile) * (args.block * cut.tiles + panel) * depth < 400000;
 }
 
 struct Conv3x3PackArgs {
