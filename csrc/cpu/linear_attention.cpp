@@ -81,7 +81,9 @@ struct Context {
       for (int64_t d = 0; d < width; d += kRows) {
         const int rows = static_cast<int>(width - d < kRows ? width - d : kRows);
         with_number<kRows>(rows, [&](auto number) {
-          add_product<decltype(number)::value>(powers + d, pitch, values, count, context + d * kPitch);
+          for (int part = 0; part < kPitch; part += kVectors * kLanes)
+            add_product<decltype(number)::value>(powers + d, pitch, values + part, count,
+                                                 context + d * kPitch + part);
         });
       }
     }

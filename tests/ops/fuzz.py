@@ -4,9 +4,10 @@ A call starts from one of the op's examples (`fastdiff.doctor.examples`), some o
 other shapes, strides, types, devices, values, kinds of objects. What the op accepts is compared with plain torch and
 with float64; what it refuses must be a `ValueError` or `TypeError` of the form ``<op>: <argument> must ..., got ...``.
 
-    python tests/ops/fuzz.py OP CALLS SEED [ONLY]
+    python tests/ops/fuzz.py OP CALLS SEED
 
-runs calls SEED ... SEED + CALLS - 1 and ends with status 1 when one of them goes wrong; the number of the call at work
+runs the small examples of an op (or of `every` one) as they are, then calls SEED ... SEED + CALLS - 1, and ends with
+status 1 when one of them goes wrong; the number of the call at work
 stands in the file that FUZZ_CALL names, so that a crash can be repeated with ``fuzz.py OP 1 NUMBER``.
 """
 
@@ -20,6 +21,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -230,6 +232,8 @@ def _excused(ours: Any, plain: Any) -> Any:
     if isinstance(ours, tuple) and isinstance(plain, tuple):
         parts = [_excused(one, other) for one, other in zip(ours, plain, strict=True)]
         return type(ours)(*parts) if hasattr(ours, "_fields") else tuple(parts)
+    if isinstance(ours, dict) and isinstance(plain, dict):
+        return {name: _excused(value, plain[name]) for name, value in ours.items()}
     return ours
 
 
@@ -267,17 +271,26 @@ def call(op: str, number: int) -> tuple[str, str]:
     """
     draw = Draw(f"{op} {number}")
     torch.manual_seed(number)
-    small = [example for example in examples_of(op) if not example.timed]
-    example = draw.choice(small)
+    example = draw.choice(small_examples(op))
     arguments, done = spoilt(example.make(), draw)
     what = f"{example.name}: {', '.join(done) or 'as it is'}"
+    return judged(op, example, arguments, f"call {number}, {what}"), what
+
+
+def small_examples(op: str) -> list[Example]:
+    """Those that take no time worth measuring."""
+    return [example for example in examples_of(op) if not example.timed]
+
+
+def judged(op: str, example: Example, arguments: dict[str, Any], what: str) -> str:
+    """`outcome`, told with all that is needed to see what went wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return outcome(op, example, arguments), what
+            return outcome(op, example, arguments)
     except Wrong as wrong:
         told = "\n".join(f"    {name}: {_told(value)}" for name, value in arguments.items())
-        raise Wrong(f"{op} call {number}, {what}\n    {wrong}\n{told}") from wrong
+        raise Wrong(f"{op} {what}\n    {wrong}\n{told}") from wrong
 
 
 def _told(value: Any) -> str:
@@ -289,18 +302,23 @@ def _told(value: Any) -> str:
 
 def main(op: str, calls: int, first: int) -> int:
     dispatch.load()
+    if op == "every":
+        return max(main(one, calls, first) for one in sorted(dispatch.registered()) if examples_of(one))
     place = os.open(os.environ.get("FUZZ_CALL", os.devnull), os.O_WRONLY | os.O_CREAT, 0o600)
     counts: collections.Counter[str] = collections.Counter()
     wrong = 0
-    for number in range(first, first + calls):
+    examples = [partial(judged, op, one, one.make(), one.name) for one in small_examples(op)]
+    drawn = [partial(call, op, number) for number in range(first, first + calls)]
+    for number, run in enumerate([*examples, *drawn], first - len(examples)):
         os.pwrite(place, f"{number:<20}\n".encode(), 0)
         try:
-            counts[call(op, number)[0]] += 1
+            told = run()
+            counts[told if isinstance(told, str) else told[0]] += 1
         except Wrong as error:
             wrong += 1
             if wrong <= 20:
                 print(error, flush=True)
-    print(f"{op}: {calls} calls, {dict(counts)}, {wrong} wrong", flush=True)
+    print(f"{op}: {len(examples)} examples, {calls} calls, {dict(counts)}, {wrong} wrong", flush=True)
     return 1 if wrong else 0
 
 
