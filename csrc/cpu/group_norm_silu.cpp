@@ -9,7 +9,7 @@
 namespace fastdiff::FASTDIFF_ISA {
 
 static void finish_statistics(const GroupNormArgs& args, const Spread& all, float* statistics) {
-  const double variance = all.squares / all.count;
+  const double variance = unless_infinite(all.squares / all.count);
   statistics[k_mean] = static_cast<float>(all.mean);
   statistics[k_mean_rest] = static_cast<float>(all.mean - statistics[k_mean]);
   statistics[k_reciprocal] = static_cast<float>(1.0 / __builtin_sqrt(variance + args.eps));

@@ -79,7 +79,8 @@ void norm_factors(const NormFactorsArgs& args, int64_t begin, int64_t end) {
     }
     for (int64_t first = 0; first < channels; first += width) {
       const Spread all = join_channels(joined, first, first + width);
-      const double reciprocal = 1.0 / __builtin_sqrt(all.squares / all.count + args.eps);
+      const double variance = unless_infinite(all.squares / all.count);
+      const double reciprocal = 1.0 / __builtin_sqrt(variance + args.eps);
       for (int64_t c = first; c < first + width; ++c) {
         const ChannelFactor factor = channel_factor(args.factors, sample, c);
         const double slope = factor.gain * reciprocal;

@@ -18,7 +18,7 @@ void pixel_norms(const PixelNormsArgs& args, int64_t begin, int64_t end) {
   for (int64_t p = begin; p < end; ++p) {
     float squares = sum_of_squares(args.x + p * args.channels, args.channels);
     if (args.x2) squares += sum_of_squares(args.x2 + p * args.channels2, args.channels2);
-    const float norm = __builtin_sqrtf(squares);
+    const float norm = unless_infinite(__builtin_sqrtf(squares));
     args.out[p] = root / (norm < args.eps ? args.eps : norm);
   }
 }

@@ -23,7 +23,7 @@ struct Stretch {
 
 // From sums of squares to 1 / max(norm, eps), and the same where the norm is above eps, else 0.
 static inline Floats reciprocal_norm(Floats squares, float eps) {
-  const Floats norm = square_root(squares);
+  const Floats norm = unless_infinite(square_root(squares));
   return 1.0f / (norm < eps ? broadcast(eps) : norm);  // NaN stays NaN
 }
 static inline Floats norm_slope(Floats squares, float eps) {

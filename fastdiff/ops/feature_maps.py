@@ -123,6 +123,11 @@ def computed(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def unless_infinite(value: Tensor) -> Tensor:
+    """A variance or a norm, NaN where it is infinite: 1 / infinity is 0, which would leave a finite, wrong result."""
+    return value + (value - value)
+
+
 def factor_gradients(
     sums: Tensor,
     along: Tensor,

@@ -7,7 +7,7 @@
 statistics: (B, P, 3, C) as `channel_statistics` and `conv3x3` make them, or two of them for two maps that are
 concatenated over channels (their P may differ, and a group may reach across both). The result is (B, 2, C): factors,
 offsets. All channels of a stretch have one count. Triples are joined by Chan's formula, the variance is never a
-difference of means.
+difference of means. Where squares do not fit float32, both factor and offset are NaN.
 
 The raw op is ``torch.ops.fastdiff.norm_factors_cpp(out, statistics, statistics2, groups, weight, bias, scale,
 shift, eps)``; it fills a contiguous float32 out (B, 2, C). Statistics, weight and bias are contiguous, scale and shift
@@ -25,7 +25,7 @@ from torch import Tensor
 from . import dispatch, extension
 from .arguments import check_groups, check_number, check_tensor, described
 from .channel_statistics import float32_on_cpu
-from .feature_maps import dense_floats, factor_shapes, plain_rows
+from .feature_maps import dense_floats, factor_shapes, plain_rows, unless_infinite
 from .shape_classes import rounded
 
 _OP = "norm_factors"
@@ -48,7 +48,7 @@ def reference(
     spread = channels.shape[2] // groups
     grouped = channels.unflatten(2, (int(groups), spread))
     count, mean, squares = _joined(grouped.permute(0, 3, 1, 2), 1).unbind(1)  # (B, G) each
-    reciprocal = (squares / count + eps).rsqrt()
+    reciprocal = (unless_infinite(squares / count) + eps).rsqrt()
     factor, mean = reciprocal.repeat_interleave(spread, 1), mean.repeat_interleave(spread, 1)
     gain = torch.ones_like(factor) if scale is None else 1 + scale.double()
     offset = torch.zeros_like(factor) if bias is None else bias.double() * gain

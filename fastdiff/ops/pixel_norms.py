@@ -3,7 +3,7 @@
     norms[b, h, w] = sqrt(C) / max(|x[b, :, h, w]|, eps)
 
 x (B, C1, H, W) float32 (float64: torch backend), followed by the channels of x2 (B, C2, H, W) where given, C = C1 + C2.
-`conv3x3` takes the result as the pixel part of its `NormFactors`.
+`conv3x3` takes the result as the pixel part of its `NormFactors`. Where squares do not fit float32 it is NaN.
 
 The raw op ``torch.ops.fastdiff.pixel_norms_cpp(out, x, x2, eps)`` fills a contiguous float32 out (B, H, W) from
 channels_last inputs.
@@ -20,6 +20,7 @@ from torch import Tensor
 from . import dispatch, extension
 from .arguments import check_number
 from .channel_statistics import check_float_map, float32_on_cpu
+from .feature_maps import unless_infinite
 from .shape_classes import of_maps
 
 _OP = "pixel_norms"
@@ -30,7 +31,7 @@ def reference(*, x: Tensor, x2: Tensor | None, eps: float) -> Tensor:
     squares, channels = x.square().sum(1), x.shape[1]
     if x2 is not None:
         squares, channels = squares + x2.square().sum(1), channels + x2.shape[1]
-    return channels**0.5 / squares.sqrt().clamp_min(eps)
+    return channels**0.5 / unless_infinite(squares.sqrt()).clamp_min(eps)
 
 
 def check_second_map(op: str, x: Tensor, x2: Any) -> None:

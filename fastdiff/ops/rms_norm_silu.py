@@ -7,6 +7,9 @@
 x (B, C, ...) is float32, float16 or bfloat16 (float64: torch backend); y has its dtype and, where x is dense, its
 strides. The norm and everything between are float32. weight is (C,), scale, shift are (B, C), each may be left out,
 in float32 or half precision. What is normalised may be a sum of maps, and may be returned: `norm_sums`.
+
+A pixel whose squares do not fit float32 (values from about 1e18 on) becomes NaN; torch's own expressions give 0 there.
+A norm below about 1e-19, whose square is no normal float32, may count as 0.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from .feature_maps import (
     modulated,
     plain_rows,
     triton_reasons,
+    unless_infinite,
 )
 from .shape_classes import of_maps
 
@@ -49,7 +53,7 @@ def reference(
 ) -> Tensor:
     """`rms_norm_silu` in plain torch, in float32 or the dtype of x if that is wider, rounded once."""
     wide, ones = computed(x), [1] * (x.dim() - 2)
-    norm = torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(eps)
+    norm = unless_infinite(torch.linalg.vector_norm(wide, dim=1, keepdim=True)).clamp_min(eps)
     u = wide * norm.reciprocal() * math.sqrt(x.shape[1])
     u = u if weight is None else u * weight.to(wide.dtype).reshape(-1, *ones)
     u = modulated(u, scale, shift)

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from .group_plans import Plan, plan_of, whole_groups
 from .group_split import group_norm_apply_kernel, measured
-from .groups import members, of_channel, of_group, write_statistics
+from .groups import members, of_channel, of_group, reciprocal_deviation, write_statistics
 from .launching import register
 from .maps import Layout, activated, factor_of, factors_of, map_of, offset_of, place
 from .sums import finished, loaded, places, sums_taken, terms_of
@@ -53,7 +53,7 @@ def group_norm_silu_kernel(
     rest = of_group(tl.sum(centred, 1), member) * share
     centred = tl.where(inside, centred - of_channel(rest, member)[:, None], 0.0)
     variance = of_group(tl.sum(centred * centred, 1), member) * share
-    reciprocal = 1.0 / tl.sqrt_rn(variance + eps)
+    reciprocal = reciprocal_deviation(variance, eps)
 
     group = first // cut.per_group + tl.arange(0, SLOTS)
     own = (group < cut.groups) & (group * cut.per_group < first + BLOCK)

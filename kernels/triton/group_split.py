@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .group_plans import Cut, Plan, block_of_channels, part_of_pixels
-from .groups import members, of_channel, of_group, write_statistics
+from .groups import members, of_channel, of_group, reciprocal_deviation, write_statistics
 from .maps import Layout, Map, activated, factor_of, offset_of, place
 from .sums import Terms, finished, loaded, places
 
@@ -126,7 +126,7 @@ def group_norm_apply_kernel(
     sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
     group = first // cut.per_group + tl.arange(0, SLOTS)
     mean, rest, variance = joined(partials, sample, group, cut, CHANNELS, ENTRIES)
-    reciprocal = 1.0 / tl.sqrt_rn(variance + eps)
+    reciprocal = reciprocal_deviation(variance, eps)
     start = group * cut.per_group
     starts_here = (group < cut.groups) & (start >= first) & (start < first + CHANNELS)
     if part_index == 0:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .maps import unless_infinite
+
 
 @triton.jit
 def members(c, wanted, per_group, first_group, SLOTS: tl.constexpr):
@@ -23,6 +25,12 @@ def of_group(values, member):
 def of_channel(values, member):
     """The value of each channel's slot."""
     return tl.sum(tl.where(member, values[None, :], 0.0), 1)
+
+
+@triton.jit
+def reciprocal_deviation(variance, eps):
+    """1 / standard deviation of each group."""
+    return 1.0 / tl.sqrt_rn(unless_infinite(variance) + eps)
 
 
 @triton.jit

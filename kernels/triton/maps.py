@@ -136,6 +136,12 @@ def offset_of(factors, sample, c, wanted):
 
 
 @triton.jit
+def unless_infinite(value):
+    """A variance or a norm, NaN where squares do not fit float32: 1 / infinity would leave a finite, wrong result."""
+    return value + (value - value)
+
+
+@triton.jit
 def activated(u, ACTIVATE: tl.constexpr):
     """u * sigmoid(u), or u."""
     if ACTIVATE:

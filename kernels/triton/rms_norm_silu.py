@@ -26,6 +26,7 @@ from .maps import (
     offset_of,
     place,
     power,
+    unless_infinite,
 )
 from .sums import finished, loaded, places, sums_taken, terms_of
 
@@ -33,7 +34,7 @@ from .sums import finished, loaded, places, sums_taken, terms_of
 @triton.jit
 def lengths(values, eps):
     """(norm over the channels of each pixel, 1 / norm or 1 / eps)."""
-    norm = tl.sqrt_rn(tl.sum(values * values, 0))
+    norm = unless_infinite(tl.sqrt_rn(tl.sum(values * values, 0)))
     return norm, 1.0 / tl.maximum(norm, eps, propagate_nan=tl.PropagateNan.ALL)
 
 

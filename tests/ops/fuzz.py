@@ -211,7 +211,27 @@ def outcome(op: str, example: Example, arguments: dict[str, Any]) -> str:
     wrong = [verdict for verdict in verdicts if not verdict.right]
     if wrong:
         raise Wrong("; ".join(f"{v.what}: error {v.error:.3g}, allowed {v.allowed:.3g}" for v in wrong))
+    if example.gradients:
+        _try_gradient(case, arguments)
     return "right"
+
+
+def _try_gradient(case: Case, arguments: dict[str, Any]) -> None:
+    """The gradient is there, and a number wherever torch's is one; its digits are what the tests of the ops judge."""
+    given = [arguments[name] for name in case.example.gradients if arguments.get(name) is not None]
+    if any(t.is_inference() or t.is_neg() for _, t in judge.tensors(arguments)) or _extreme(arguments):
+        return
+    try:
+        ours = case.called(_copies(arguments), "gradient")
+        with use_backend("torch"):
+            plain = case.called(_copies(arguments), "gradient")
+    except Exception as error:
+        raise Wrong(f"gradient: {type(error).__name__}: {str(error)[:300]}") from error
+    for like, (name, one), other in zip(given, ours.items(), plain.values(), strict=True):
+        if one.shape != like.shape or one.dtype != like.dtype:
+            raise Wrong(f"{name} is {_told(one)}")
+        if bool((other.isfinite() & ~one.isfinite()).any()):
+            raise Wrong(f"{name} is no number where that of torch is one")
 
 
 def _extreme(arguments: dict[str, Any]) -> bool:

@@ -82,14 +82,18 @@ def test_no_lane_is_padding_where_channels_are_last(channels, groups, size):
     assert plan.channels == plan.block and channels % plan.block == 0 and plan.block * size >= 64
 
 
-def test_not_a_number_stays_in_its_group():
+def test_not_a_number_and_squares_beyond_float32_stay_in_their_group():
     for sizes in ([3, 3], [80, 80]):
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(1, 24, *sizes).contiguous(memory_format=layout)
-            x[0, 7, 0, 0] = float("nan")
+            x[0, 7, 0, 0], x[0, 12:18] = float("nan"), x[0, 12:18].sign() * 1e19
             with use_backend("triton"):
                 bad = group_norm_silu(x, 4).isnan().reshape(4, -1)
-            assert bad[1].all() and not bad[[0, 2, 3]].any()
+            assert bad[1:3].all() and not bad[[0, 3]].any()
+    x[0, :, :1, 1], x[0, :, 1:] = x[0, :, :1, 1].sign() * 1e30, 1.0
+    with use_backend("triton"):
+        lost = rms_norm_silu(x[:, :, :2, :3]).isnan()
+    assert lost[0, :, 0, :2].all() and not lost[0, :, 1].any()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -55,7 +55,11 @@ def fuzzing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("attention", 7588, "right"),  # queries that share memory
         ("attention", 9456, "right"),
         ("add_noise", 7223, "right"),  # one number of noise near zero
+        ("add_noise", 7000578, "right"),  # few numbers of offset noise
+        ("add_noise", 7001019, "right"),
         ("solver_step", 22253, "refused"),  # an empty batch with a row on another device
+        ("solver_step", 9002649, "right"),  # a mask of 3e38
+        ("vq_nearest", 7001551, "right"),  # no distance fits float32, and none is asked for
     ],
 )
 def test_random_calls_that_were_wrong_once(fuzzing: ModuleType, op: str, number: int, told: str) -> None:
@@ -79,6 +83,19 @@ def test_a_wrong_number_and_a_foreign_error_are_noticed(
     monkeypatch.setattr(ops, "vq_code_sums", wrong)
     with pytest.raises(fuzzing.Wrong, match="sums: error"):
         fuzzing.outcome("vq_code_sums", example, example.make())
+
+    example = fuzzing.small_examples("rms_norm_silu")[0]
+    plain = ops.rms_norm_silu
+
+    def lost(**arguments):
+        y = plain(**arguments)
+        if dispatch.forced_backend() is None and y.requires_grad:
+            y.register_hook(lambda gradient: gradient * float("nan"))
+        return y
+
+    monkeypatch.setattr(ops, "rms_norm_silu", lost)
+    with pytest.raises(fuzzing.Wrong, match="is no number where that of torch is one"):
+        fuzzing.outcome("rms_norm_silu", example, example.make())
 
     def failing(**arguments):
         raise ValueError("math domain error")

@@ -109,6 +109,18 @@ def test_means_far_from_zero_cost_a_small_group_no_digits(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [1e19, 1e30])
+def test_squares_beyond_float32_give_no_factor(backend, size):
+    """Not 0, which would leave the bias."""
+    x = drawn(2, 8, 9, 9).sign() * size
+    x[1, 4:] /= size
+    with use_backend(backend):
+        factors, norms = norm_factors(channel_statistics(x), 2), pixel_norms(x)
+    assert factors[0].isnan().all() and factors[1, :, :4].isnan().all() and factors[1, :, 4:].isfinite().all()
+    assert norms.isnan().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_batch_has_empty_results(backend):
     x = drawn(0, 8, 4, 4)
     with use_backend(backend):

@@ -183,6 +183,29 @@ def test_wrong_groups(backend, groups):
         group_norm_silu(torch.zeros(2, 8, 3, 3), groups)
 
 
+@needs_cpp
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [1e19, 1e30, 3e38])
+def test_squares_beyond_float32_are_no_number(layout, size):
+    """Not the bias, which is all that 1 / infinity would leave; other groups and pixels are as without them."""
+    x = torch.randn(2, 8, 50, 50).contiguous(memory_format=layout)
+    sign, bias = torch.where(x > 0, size, -size), torch.ones(8)
+    bad = torch.zeros_like(x, dtype=torch.bool)
+    bad[1, 2:4] = True
+    assert_no_number(partial(group_norm_silu, groups=4, bias=bias), torch.where(bad, sign, x), x, bad)
+    bad[1, :, :, 1:], bad[1, :, :, 0] = False, True
+    assert_no_number(partial(rms_norm_silu, shift=torch.ones(2, 8)), torch.where(bad, sign, x), x, bad)
+
+
+def assert_no_number(op, loud, x, bad):
+    """op and its gradient are NaN where `bad`, elsewhere those of x."""
+    leaves = [loud.requires_grad_(), x.clone().requires_grad_()]
+    results = [op(leaf) for leaf in leaves]
+    gradients = [torch.autograd.grad(y.sum(), leaf)[0] for y, leaf in zip(results, leaves, strict=True)]
+    for found, usual in (results, gradients):
+        assert torch.equal(found.isnan(), bad) and torch.equal(found[~bad], usual[~bad])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_not_a_number_stays_in_its_group(backend):
     x = torch.randn(2, 8, 3, 3)

@@ -223,10 +223,7 @@ FASTDIFF_HD void group_norm_slab(const GroupNormLaunch& args, const Block& block
   for (int g = block.thread; g < slab.groups; g += block.threads) {
     s.rest[g] = over_cluster(block, sums, g) / size;
     const float variance = over_cluster(block, squares, g) / size - s.rest[g] * s.rest[g];
-    s.reciprocal[g] = 1.0f / sqrtf((variance > 0.0f   ? variance
-                                    : variance < 0.0f ? 0.0f
-                                                      : variance) +
-                                   args.eps);
+    s.reciprocal[g] = 1.0f / sqrtf(unless_infinite(variance < 0.0f ? 0.0f : variance) + args.eps);
     if (block.rank == 0) keep(args, slab.sample * args.groups + slab.first / slab.per_group + g, s, g);
   }
   block.sync();
@@ -336,7 +333,7 @@ FASTDIFF_HD void group_norm_apply(const GroupNormLaunch& args, const Block& bloc
     if (lane != 0) continue;
     s.mean[g] = mean;
     s.rest[g] = rest;
-    s.reciprocal[g] = 1.0f / sqrtf(squares / size + args.eps);
+    s.reciprocal[g] = 1.0f / sqrtf(unless_infinite(squares / size) + args.eps);
     if (part.number == 0) keep(args, group, s, g);
   }
   block.sync();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "fastdiff/host_device.h"
 #include "fastdiff/tile.h"
 
 namespace fastdiff {
@@ -20,6 +21,13 @@ struct ChannelFactors {
   const float *scale = nullptr, *shift = nullptr;
   int64_t scale_stride = 0, shift_stride = 0;
 };
+
+// A variance or a norm, NaN where it is infinite because squares do not fit float32: 1 / infinity would be 0
+// and the result a finite, wrong number. Static, so that the linker cannot mix code of two instruction sets.
+template <class Number>
+static FASTDIFF_HD Number unless_infinite(Number value) {
+  return value + (value - value);
+}
 
 // What is kept of a group for the backward pass: mean as a sum of two floats, 1 / standard deviation.
 enum GroupStatistics : int { k_mean = 0, k_mean_rest = 1, k_reciprocal = 2, k_statistics = 3 };

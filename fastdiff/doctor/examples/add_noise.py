@@ -32,24 +32,27 @@ def _arguments(shape: tuple[int, ...], dtype: torch.dtype, given: bool, offset: 
 
 
 def compare(arguments: Arguments, ours: Any, plain: Any, exact: Any) -> list[Verdict]:
-    """The usual rule; of few numbers with made noise the unit is the noise's deviation, not the largest of them.
+    """The usual rule; of few made numbers the unit is their deviation, not the largest of them.
 
-    Made noise has one absolute error everywhere, and the only number may lie near zero.
+    Made noise has one absolute error everywhere, and the only number may lie near zero. Offset noise is one number
+    per sample and channel.
     """
-    verdicts = usual(ours, plain, exact)
-    if arguments["noise"] is not None:
-        return verdicts
-    sigma = float(arguments["sigma"].abs().max()) if arguments["sigma"].numel() else 0.0
+    x0, sigma = arguments["x0"], arguments["sigma"]
+    deviation = abs(float(arguments["offset"])) if x0.shape[:2].numel() < FEW else 0.0
+    if arguments["noise"] is None and x0.numel() < FEW:
+        deviation += 1.0
+    blended = float(sigma.abs().max()) if sigma.numel() else 0.0
     floors = {
-        name: _floor(values, 1.0 if place else sigma)  # x_t, then the noise
+        name: _floor(values, deviation if place else blended * deviation)  # x_t, then the noise
         for place, (name, values) in enumerate(tensors(plain))
     }
+    verdicts = usual(ours, plain, exact)
     return [replace(one, allowed=max(one.allowed, floors.get(one.what, 0.0))) for one in verdicts]
 
 
 def _floor(values: Tensor, deviation: float) -> float:
-    """16 ulp of a deviation in units of the largest of few values; 0 for many, or where that is 0 or infinite."""
-    largest = float(values.abs().max()) if 0 < values.numel() < FEW else 0.0
+    """16 ulp of a deviation in units of the largest value; 0 where that is 0 or infinite."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
     return 16 * torch.finfo(values.dtype).eps * deviation / largest if 0.0 < largest < math.inf else 0.0
 
 
