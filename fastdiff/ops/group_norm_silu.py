@@ -8,8 +8,8 @@ x (B, C, ...) is float32, float16 or bfloat16 (float64: torch backend); y has it
 strides. Statistics and everything between are float32. weight, bias are (C,), scale, shift (B, C), each may be left
 out, in float32 or half precision. What is normalised may be a sum of maps, and may be returned: `norm_sums`.
 
-A group whose squares do not fit float32 (values from about 1e18 on) becomes NaN. Plain torch gives there, as itself, NaN
-or the bias alone.
+A group whose squares do not fit float32 (values from about 1e18 on) becomes NaN. Plain torch gives NaN or the bias
+alone there, as its own group norm does.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 z is (..., D), the codebook (K, D); both float32, float16 or bfloat16 in any strides, computed in float32 (float64 on
 the torch backend only, for tests). Of equally near codes the lowest index is taken. A distance that is not a number
 is never the smallest: a code with NaN is never chosen, and a row with NaN, for which there is no nearest code, gets
-index 0 and the distance NaN. So it is with codes and rows whose squares do not fit float32 (values from about 1e18 on):
-such a code is never the nearest, and the distance of such a row is infinite or NaN. No gradient passes; a straight-through estimator is the caller's. The commitment loss
-(the mean of (z - quantised)^2) is ``distance.mean() / D``.
+index 0 and the distance NaN. So it is with squares that do not fit float32 (values from about 1e18 on): such a code
+is never the nearest, and the distance of such a row is infinite or NaN. No gradient passes; a straight-through
+estimator is the caller's. The commitment loss (the mean of (z - quantised)^2) is ``distance.mean() / D``.
 """
 
 from __future__ import annotations
