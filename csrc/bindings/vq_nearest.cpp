@@ -1,9 +1,9 @@
 // fastdiff::vq_nearest_cpp, the C++ backend of fastdiff/ops/vq_nearest.py.
-#include <limits>
+#include "vq_nearest.h"
+
 #include <new>
 
 #include "fastdiff/cpu_kernels.h"
-#include "tensors.h"
 
 namespace fastdiff {
 namespace {
@@ -32,13 +32,10 @@ void search(const VqNearestArgs& args, int64_t begin, int64_t end) {
   cpu_kernels().vq_nearest(args, scratch.data, begin, end);
 }
 
-void count(const VqNearestArgs& args, const OptionalTensor& counts) {
-  if (!counts.has_value()) return;
-  check_dense(*counts, "counts", ScalarType::Long);
-  STD_TORCH_CHECK(counts->dim() == 1 && counts->numel() == args.codes.count, "counts must be (codes,)");
-  int64_t* const number = static_cast<int64_t*>(counts->mutable_data_ptr());
-  std::fill_n(number, args.codes.count, 0);
-  for (int64_t i = 0; i < args.z.count; ++i) ++number[args.index[i]];
+void count(const VqNearestArgs& args, int64_t* counts) {
+  if (!counts) return;
+  std::fill_n(counts, args.codes.count, 0);
+  for (int64_t i = 0; i < args.z.count; ++i) ++counts[args.index[i]];
 }
 
 // Codes are counted after they were written: in memory that two results share they may be codes that do not
@@ -55,32 +52,14 @@ void check_aliases(const OptionalTensor& z, const OptionalTensor& codebook,
 void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance, OptionalTensor counts,
                 Tensor z, Tensor codebook) {
   VqNearestArgs args;
-  args.z = rows_of(z, "z");
-  args.codes = rows_of(codebook, "codebook");
-  const int64_t rows = args.z.count, codes = args.codes.count;
-  STD_TORCH_CHECK(codebook.dim() == 2 && codes > 0 && codes < std::numeric_limits<int32_t>::max() - kVqCodes,
-                  "vq_nearest: codebook must be (codes, width) with at least one code");
-  STD_TORCH_CHECK(args.z.width == args.codes.width && args.z.width > 0,
-                  "vq_nearest: z must have the width of the codebook");
-  check_dense(index, "index", ScalarType::Long);
-  STD_TORCH_CHECK(index.numel() == rows, "vq_nearest: index must have one number per row");
-  args.index = static_cast<int64_t*>(index.mutable_data_ptr());
-  if (distance.has_value()) {
-    check_dense(*distance, "distance", ScalarType::Float);
-    STD_TORCH_CHECK(distance->numel() == rows, "vq_nearest: distance must have one number per row");
-    args.distance = static_cast<float*>(distance->mutable_data_ptr());
-  }
-  if (quantised.has_value()) {
-    check_dense(*quantised, "quantised", codebook.scalar_type());
-    STD_TORCH_CHECK(quantised->numel() == z.numel(), "vq_nearest: quantised must have the shape of z");
-    args.quantised = quantised->mutable_data_ptr();
-  }
+  take_rows_and_codes(args, index, quantised, distance, z, codebook, kVqCodes);
+  int64_t* const number = counts_of(counts, args.codes.count);
   const OptionalTensor indices(index);
   check_aliases(z, codebook, {&indices, &quantised, &distance, &counts});
-  args.chunk = chunk_of(codes, args.z.width);
-  torch::stable::parallel_for(0, rows, kRowsPerThread,
+  args.chunk = chunk_of(args.codes.count, args.z.width);
+  torch::stable::parallel_for(0, args.z.count, kRowsPerThread,
                               [&args](int64_t begin, int64_t end) { search(args, begin, end); });
-  count(args, counts);
+  count(args, number);
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
 // fastdiff::vq_nearest_cuda, the CUDA backend of fastdiff/ops/vq_nearest.py.
 #include "fastdiff/vq_nearest.cuh"
 
-#include <limits>
-
+#include "../bindings/vq_nearest.h"
 #include "launch.h"
 
 namespace fastdiff {
@@ -48,33 +47,8 @@ void start(VqNearestLaunch& args, int32_t index) {
 void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance, OptionalTensor counts,
                 Tensor z, Tensor codebook, OptionalTensor pivot) {
   VqNearestLaunch args;
-  args.z = rows_of(z, "z");
-  args.codes = rows_of(codebook, "codebook");
-  const int64_t rows = args.z.count, codes = args.codes.count;
-  STD_TORCH_CHECK(
-      codebook.dim() == 2 && codes > 0 && codes <= std::numeric_limits<int32_t>::max() - device::kSearchCodes,
-      "vq_nearest: codebook must be (codes, width) with at least one code");
-  STD_TORCH_CHECK(args.z.width == args.codes.width && args.z.width > 0,
-                  "vq_nearest: z must have the width of the codebook");
-  STD_TORCH_CHECK(z.get_device() == codebook.get_device(), "vq_nearest: z must be where the codebook is");
-  check_dense(index, "index", ScalarType::Long);
-  STD_TORCH_CHECK(index.numel() == rows, "vq_nearest: index must have one number per row");
-  args.index = static_cast<int64_t*>(index.mutable_data_ptr());
-  if (distance.has_value()) {
-    check_dense(*distance, "distance", ScalarType::Float);
-    STD_TORCH_CHECK(distance->numel() == rows, "vq_nearest: distance must have one number per row");
-    args.distance = static_cast<float*>(distance->mutable_data_ptr());
-  }
-  if (quantised.has_value()) {
-    check_dense(*quantised, "quantised", codebook.scalar_type());
-    STD_TORCH_CHECK(quantised->numel() == z.numel(), "vq_nearest: quantised must have the shape of z");
-    args.quantised = quantised->mutable_data_ptr();
-  }
-  if (counts.has_value()) {
-    check_dense(*counts, "counts", ScalarType::Long);
-    STD_TORCH_CHECK(counts->dim() == 1 && counts->numel() == codes, "vq_nearest: counts must be (codes,)");
-    args.counts = static_cast<int64_t*>(counts->mutable_data_ptr());
-  }
+  take_rows_and_codes(args, index, quantised, distance, z, codebook, device::kSearchCodes);
+  args.counts = counts_of(counts, args.codes.count);
   args.pivot = dense_floats(pivot, "pivot", args.z.width);
   start(args, static_cast<int32_t>(z.get_device()));
 }
