@@ -101,11 +101,11 @@ def group_norm_sums_kernel(
 
 
 @triton.jit
-def means_of_groups(sums, factors, sample, group, batch, cut, PER_GROUP: tl.constexpr):
-    """Means of du * f and du * f * n over each group."""
-    k = tl.arange(0, PER_GROUP)
-    c = (group * cut.per_group)[:, None] + k[None, :]
-    wanted = (k < cut.per_group)[None, :] & (group < cut.groups)[:, None]
+def means_of_groups(sums, factors, sample, group, end, batch, cut, PER_GROUP: tl.constexpr):
+    """Means of du * f and du * f * n over each group that begins before the channel `end`; anything of others."""
+    k, start = tl.arange(0, PER_GROUP), group * cut.per_group
+    c = start[:, None] + k[None, :]
+    wanted = (k < cut.per_group)[None, :] & (start < tl.minimum(end, cut.channels))[:, None]
     factor = factor_of(factors, sample, c, wanted)
     plain = tl.load(sums + sample * cut.channels + c, mask=wanted, other=0.0)
     along = tl.load(sums + (batch + sample) * cut.channels + c, mask=wanted, other=0.0)
@@ -133,7 +133,7 @@ def group_norm_gradient_kernel(
     """One program writes the gradient of CHANNELS channels x `part` pixels."""
     sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
     group = first // cut.per_group + tl.arange(0, SLOTS)
-    level, slope = means_of_groups(sums, factors, sample, group, batch, cut, PER_GROUP)
+    level, slope = means_of_groups(sums, factors, sample, group, first + CHANNELS, batch, cut, PER_GROUP)
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
     level, slope = of_channel(level, member), of_channel(slope, member)
     mean, rest, reciprocal = read_statistics(statistics, sample, cut.groups, c // cut.per_group, wanted)
