@@ -130,6 +130,9 @@ def _integer(seed: object) -> int:
 
 
 def _checked(values: Sequence[int], place: str) -> Sequence[int]:
-    if min(values) < 0 or max(values) >= _LIMIT:
-        raise ValueError(f"{place}: seeds must be in [0, 2^64), got {min(values)} ... {max(values)}")
+    ends = (
+        (values[0], values[-1]) if isinstance(values, range) else values
+    )  # a long range is not walked through
+    if min(ends) < 0 or max(ends) >= _LIMIT:
+        raise ValueError(f"{place}: seeds must be in [0, 2^64), got {min(ends)} ... {max(ends)}")
     return values

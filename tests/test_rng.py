@@ -47,6 +47,12 @@ def test_seed_tensor_refuses(arguments: dict, error: type[Exception]) -> None:
         rng.seed_tensor(**arguments)
 
 
+def test_a_long_range_of_seeds_is_not_walked_through() -> None:
+    assert len(rng.seed_list(5, 10**15)) == 10**15
+    with pytest.raises(ValueError, match="seeds must be in"):
+        rng.seed_list(2**64 - 10**15, 10**15 + 1)
+
+
 def test_noise_of_a_seed_does_not_depend_on_the_batch() -> None:
     alone = rng.normal([17], (3, 5, 7))
     batch = rng.normal(range(64), (3, 5, 7))

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from fastdiff.sampling.plan import Plan, plan
@@ -91,5 +90,6 @@ def share_of(num: int, rank: int | None, world_size: int | None) -> range:
     place = int(os.environ.get("RANK", 0)) if rank is None else rank
     if size < 1 or not 0 <= place < size:
         raise ValueError(f"sample_batches: rank must be in [0, world_size = {size}), got {place}")
-    bounds = np.cumsum([0] + [len(part) for part in np.array_split(np.empty(num), size)])
-    return range(int(bounds[place]), int(bounds[place + 1]))
+    each, more = divmod(num, size)  # the first `more` processes draw one sample more
+    first = place * each + min(place, more)
+    return range(first, first + each + (place < more))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdiff.sampling.reductions import Dynamic
 from fastdiff.sampling.source import Source
-from fastdiff.solvers import SOLVERS, GridOptions, StepTable, solver_named
+from fastdiff.solvers import SOLVERS, SPACINGS, GridOptions, StepTable, solver_named
 from fastdiff.solvers.resampling import resampled
 
 SolverChoice = str | Callable[..., StepTable] | StepTable
@@ -59,6 +59,9 @@ def make_table(
     function = solver_named(solver) if isinstance(solver, str) else solver
     if not callable(function):
         raise TypeError(f"sample: solver must be a name, a function or a table, got {type(solver).__name__}")
+    if isinstance(spacing, str) and spacing not in SPACINGS and function in SOLVERS.values():
+        names = ", ".join((*SPACINGS, OPTIMIZED))
+        raise ValueError(f"sample: spacing must be one of {names}, got {spacing!r}")
     count, timing = _timing(steps, spacing)
     limits = {"clip": source.data_range if isinstance(clip, (str, Dynamic)) else clip}
     known = _options_of(function)
@@ -67,7 +70,8 @@ def make_table(
     if unknown:
         offered = ", ".join(sorted(known or ())) or "none"
         raise ValueError(
-            f"sample: {unknown[0]} must be an option of the solver {solver!r} ({offered}), got it"
+            f"sample: {unknown[0]} must be an option of the solver {solver!r} ({offered}), or an argument of "
+            "sample, got neither"
         )
     table = function(
         source.schedule,
