@@ -117,14 +117,15 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> Mod
     """Read a model, ready to sample: in evaluation mode, without gradients, float32.
 
     Args:
-        name_or_path: name of a model of this package, a model folder, or the .safetensors file inside one.
+        name_or_path: name of a model of this package, a model folder, the .safetensors file inside one, or the
+            folder of a finished training run.
         device: where the network goes.
 
     Raises:
         ValueError: for an unknown name (the known ones are listed), a pickle, a damaged or incomplete folder,
             weights that do not fit the config or are not finite.
     """
-    folder = find_folder(name_or_path, "network")
+    folder = find_folder(name_or_path)
     config = read_config(folder)
     if "system" in config:
         return _of_system(folder, config["system"].get("name"), device)

@@ -95,16 +95,19 @@ def bare(net: nn.Module) -> nn.Module:
     return net
 
 
-def known(kind: str) -> list[str]:
-    """Names of what comes with the package and has `kind` ("network", "system") in its description."""
-    return sorted(p.parent.name for p in ASSETS.glob(f"*/{CONFIG}") if kind in json.loads(p.read_text()))
+def known(*kinds: str) -> list[str]:
+    """Names of what comes with the package and has one of `kinds` ("network", "system") in its description."""
+    described = {p.parent.name: json.loads(p.read_text()) for p in ASSETS.glob(f"*/{CONFIG}")}
+    return sorted(name for name, config in described.items() if any(kind in config for kind in kinds))
 
 
-def find_folder(name_or_path: str | Path, kind: str) -> Path:
-    """The folder that a name of `known(kind)`, a folder or a .safetensors file inside one stands for.
+def find_folder(name_or_path: str | Path) -> Path:
+    """The folder that the name of something shipped, a folder or a .safetensors file inside one stands for.
+
+    The folder of a training run stands for the `model` in it.
 
     Raises:
-        ValueError: for a pickle, or an unknown name (the known ones are listed).
+        ValueError: for a pickle, a run that is not finished, or an unknown name (the known ones are listed).
     """
     path = Path(name_or_path)
     if path.suffix.lower() in _PICKLE_SUFFIXES:
@@ -118,12 +121,25 @@ def find_folder(name_or_path: str | Path, kind: str) -> Path:
             )
         return path.parent
     if path.is_dir():
-        return path
-    if str(name_or_path) in {p.parent.name for p in ASSETS.glob(f"*/{CONFIG}")}:
+        return _model_of_run(path)
+    names = known("network", "system")
+    if str(name_or_path) in names:
         return ASSETS / str(name_or_path)
-    names = ", ".join(known(kind)) or "none"
     raise ValueError(
-        f"load: name_or_path must be a folder or a known model ({names}), got {str(name_or_path)!r}"
+        f"load: name_or_path must be a folder or a known model ({', '.join(names) or 'none'}), "
+        f"got {str(name_or_path)!r}"
+    )
+
+
+def _model_of_run(folder: Path) -> Path:
+    """The folder itself, or the finished model inside it when it is that of a training run."""
+    if (folder / CONFIG).exists() or not (folder / "checkpoints").is_dir():
+        return folder
+    if (folder / "model" / CONFIG).exists():
+        return folder / "model"
+    raise ValueError(
+        f"load: {folder} must hold a finished model, got a training run without one; "
+        "go on with `fastdiff train --resume`"
     )
 
 

@@ -17,6 +17,7 @@ from fastdiff import weights as module
 from fastdiff.model import Model, known_models, load, save
 from fastdiff.nn import UNet
 from fastdiff.schedule import Schedule
+from fastdiff.systems.files import known_systems
 
 SMALL = {"in_channels": 1, "channels": 8, "channel_mults": (1,), "blocks": 1, "num_classes": 2}
 
@@ -181,7 +182,15 @@ def test_unknown_names_list_the_known_ones() -> None:
         ValueError, match=r"must be a folder or a known model \(.*\), got 'fashoin'"
     ) as caught:
         load("fashoin")
-    assert all(name in str(caught.value) for name in known_models())
+    assert all(name in str(caught.value) for name in (*known_models(), *known_systems()))
+
+
+def test_the_folder_of_a_run_stands_for_the_model_in_it(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ValueError, match="run must hold a finished model, got a training run without one"):
+        load(tmp_path / "run")
+    folder = save(small(), tmp_path / "run" / "model")
+    assert load(tmp_path / "run").folder == folder
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def kind_of(name_or_path: str | Path) -> str | None:
     Raises:
         ValueError: for an unknown name or a folder without a description.
     """
-    entry = read_config(find_folder(name_or_path, "system")).get("system")
+    entry = read_config(find_folder(name_or_path)).get("system")
     return entry.get("name") if isinstance(entry, dict) else None
 
 
@@ -68,7 +68,8 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> nn.
     """Read a system: float32, in evaluation mode, without gradients.
 
     Args:
-        name_or_path: a name of `known_systems`, a folder, or the .safetensors file inside one.
+        name_or_path: a name of `known_systems`, a folder, the .safetensors file inside one, or the folder of a
+            finished training run.
         device: where it goes.
 
     Returns:
@@ -78,7 +79,7 @@ def load(name_or_path: str | Path, *, device: torch.device | str = "cpu") -> nn.
         ValueError: for an unknown name (the known ones are listed), a pickle, a damaged folder, a folder that holds
             something else, weights that do not fit or are not finite.
     """
-    folder = find_folder(name_or_path, "system")
+    folder = find_folder(name_or_path)
     config = read_config(folder)
     entry = config.get("system")
     if not isinstance(entry, dict) or entry.get("name") not in SYSTEMS:
