@@ -52,7 +52,8 @@ class RunConfig:
     """What every training run has, whatever it trains; the same config and data give the same weights."""
 
     data: str
-    """Name of a data set or path to one, see `fastdiff.training.read_dataset`."""
+    """fashion-mnist, mnist, cifar10 or digits, or a path: a folder of pictures or of the files of one of these sets, an
+    .npz, .safetensors or IDX file."""
     out: str
     """Folder of the run: checkpoints, log, previews and the finished model."""
     size: int | None = None
@@ -188,8 +189,17 @@ def check_same_run(old: dict[str, Any], new: RunConfig) -> None:
     Raises:
         ValueError: listing what differs.
     """
-    now = new.to_dict()
-    names = [n for n in {**old, **now} if n not in FREE and old.get(n) != now.get(n)]
+    was, now = _by_path(old), _by_path(new.to_dict())
+    names = [n for n in {**was, **now} if n not in FREE and was.get(n) != now.get(n)]
     if names:
-        told = "; ".join(f"{n}: {old.get(n)!r} -> {now.get(n)!r}" for n in names)
+        told = "; ".join(f"{n}: {was.get(n)!r} -> {now.get(n)!r}" for n in names)
         raise ValueError(f"train: resume must keep the options of the run in {new.out}, got {told}")
+
+
+def _by_path(options: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Options under the names that the command line gives them, such as `network.channels`."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        inner = _by_path(value, f"{above}{name}.") if isinstance(value, dict) and value else None
+        flat |= {f"{above}{name}": value} if inner is None else inner
+    return flat

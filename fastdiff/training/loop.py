@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,8 @@ def train(
         TrainingStopped: when SIGTERM or Ctrl-C ended the run; a checkpoint to resume from is written.
         FloatingPointError: when the loss stops being finite.
     """
+    if config.folder.exists() and not config.folder.is_dir():
+        raise ValueError(f"train: out must be a folder, got the file {config.out}")
     data = read_dataset(config.data, size=config.size) if data is None else data
     return Trainer(config, data, join(config.device), task).run()
 
@@ -93,7 +96,10 @@ class Trainer:
     # -- the loop -----------------------------------------------------------------------------------------------
 
     def run(self) -> Trained:
-        """Do the steps that are left and return the model."""
+        """Do the steps that are left and return the model; a warning says so where none are."""
+        if self.done >= self.config.steps and self.processes.first:
+            told = f"the run in {self.config.out} has {self.done} steps and steps is {self.config.steps}"
+            warnings.warn(f"train: nothing is left to do, {told}", RuntimeWarning, stacklevel=3)
         log = RunLog(self.config, self.done) if self.processes.first else None
         devices = [self.processes.device] if self.processes.device.type == "cuda" else []
         aside = torch.random.fork_rng(devices=devices)

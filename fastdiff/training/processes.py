@@ -59,7 +59,11 @@ class Processes:
 
 
 def join(device: str) -> Processes:
-    """This process, joined to the group that a launcher announced in RANK and WORLD_SIZE."""
+    """This process, joined to the group that a launcher announced in RANK and WORLD_SIZE.
+
+    Raises:
+        ValueError: for a device that torch does not know or that is not there.
+    """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if world > 1 and not dist.is_initialized():
@@ -73,6 +77,7 @@ def _device(name: str, local_rank: int) -> torch.device:
     if name == "cuda":
         name = f"cuda:{local_rank}"
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"TrainConfig: device must name a torch device, got {name!r}") from error
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"train: device must be a device that is there, got {name!r}: {reason}") from None

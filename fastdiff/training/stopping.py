@@ -26,7 +26,7 @@ class TrainingStopped(SystemExit):
 
     def __str__(self) -> str:
         name = signal.Signals(self.signum).name
-        return f"training stopped by {name} after step {self.step}; continue with resume=True"
+        return f"training stopped by {name} after step {self.step}; continue with --resume (resume=True)"
 
 
 class StopRequest:

@@ -70,7 +70,7 @@ def test_a_lone_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (alone.rank, alone.world, alone.first, alone.device) == (0, 1, True, CPU)
     assert alone.wrap(net) is net
     assert (alone.largest(3), alone.mean(0.5)) == (3, 0.5)
-    with pytest.raises(ValueError, match="device must name a torch device, got 'abacus'"):
+    with pytest.raises(ValueError, match="device must be a device that is there, got 'abacus'"):
         join("abacus")
 
 

@@ -76,7 +76,8 @@ def test_resumed_run_has_the_bits_of_the_unbroken_run(
 def test_resume_after_the_end_does_nothing_more(shapes: Dataset, config: TrainConfig) -> None:
     train(config, shapes)
     before = state_of(config)
-    train(dataclasses.replace(config, resume=True), shapes)
+    with pytest.warns(RuntimeWarning, match=f"nothing is left to do, the run in .* has {config.steps} steps"):
+        train(dataclasses.replace(config, resume=True), shapes)
     assert_same_bits(before, state_of(config))
 
 
@@ -158,7 +159,7 @@ def test_a_signal_leaves_a_resumable_checkpoint(
     with pytest.raises(TrainingStopped) as stopped:
         trainer.run()
     assert (stopped.value.code, stopped.value.step) == (128 + signum, 6)
-    assert "continue with resume=True" in str(stopped.value)
+    assert "continue with --resume (resume=True)" in str(stopped.value)
     assert handlers == [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     assert not (config.folder / "model").exists()
     train(dataclasses.replace(config, resume=True), shapes)
@@ -186,12 +187,20 @@ def test_a_folder_with_a_run_is_not_overwritten(shapes: Dataset, config: TrainCo
         train(config, shapes)
 
 
+def test_a_file_in_the_place_of_the_folder_is_told(
+    shapes: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(ValueError, match="out must be a folder, got the file .*taken"):
+        train(dataclasses.replace(config, out=str(tmp_path / "taken")), shapes)
+
+
 def test_resume_refuses_other_options_and_other_data(shapes: Dataset, config: TrainConfig) -> None:
     interrupted(config, shapes, 5)
     again = dataclasses.replace(config, resume=True)
     with pytest.raises(ValueError, match=r"resume must keep the options .* lr: 0.002 -> 0.5"):
         train(dataclasses.replace(again, lr=0.5), shapes)
-    with pytest.raises(ValueError, match="network: "):
+    with pytest.raises(ValueError, match="got network.norm: 'group' -> 'rms'$"):
         train(with_options(again, network={"norm": "rms"}), shapes)
     other = dataclasses.replace(shapes, images=shapes.images.flip(0))
     with pytest.raises(ValueError, match="data must be the images"):
