@@ -36,8 +36,20 @@ def as_text(found: Diagnosis) -> str:
         lines += ["", "### Time of a call in ms (10th to 90th percentile)", ""]
         lines += table(("op", "example", "times", "fastest"), timed)
     lines += _wrong(found.failures())
-    lines += [f"not examined: {name}: {why}" for name, why in found.unexamined.items()]
+    lines += _unexamined(found.unexamined)
     return "\n".join([*lines, "", f"winners: {found.stored}", _verdict(found)])
+
+
+def _unexamined(reasons: dict[str, str]) -> list[str]:
+    """A line for each reason: one example by its name, several of an op by their number."""
+    lines = []
+    for why in dict.fromkeys(reasons.values()):
+        of: dict[str, list[str]] = {}
+        for name in (name for name, reason in reasons.items() if reason == why):
+            of.setdefault(name.partition(" ")[0], []).append(name)
+        told = [names[0] if len(names) == 1 else f"{op} ({len(names)} examples)" for op, names in of.items()]
+        lines.append(f"not examined: {', '.join(told)}: {why}")
+    return lines
 
 
 def _loop(findings: list[Finding]) -> list[str]:

@@ -103,6 +103,16 @@ def test_time_that_runs_out_is_told():
     assert found.findings == [] and "the 0 s were over" in report.as_text(found)
 
 
+def test_what_was_not_examined_is_told_by_op():
+    names = ("sample graph", "bare", *(f"step {n}" for n in range(3)))
+    told = {**dict.fromkeys(names, "time was over"), "other": "no examples"}
+    lines = report._unexamined(told)
+    assert lines == [
+        "not examined: sample graph, bare, step (3 examples): time was over",
+        "not examined: other: no examples",
+    ]
+
+
 def test_some_ops_alone_are_not_stored(tmp_path):
     found = examined(ops=["bare"])
     assert found.stored.startswith("not stored") and not winners.file().exists()
