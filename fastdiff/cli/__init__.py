@@ -11,8 +11,10 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 WRONG_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("FASTDIFF_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
+    usual, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         return _run(arguments)
     except SystemExit as end:  # tyro has told what is wrong, or shown the help
@@ -59,6 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"fastdiff: {_one_line(error)}", file=sys.stderr)
         return WRONG_INPUT
+    finally:
+        warnings.formatwarning = usual
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of ours in one line; others say where they come from, too."""
+    ours = Path(filename).is_relative_to(Path(__file__).parents[1])
+    return f"fastdiff: {message}\n" if ours else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _run(arguments: list[str]) -> int:
@@ -86,6 +99,7 @@ def _overview() -> str:
             "",
             "  --version   print the version",
             "  --debug     show the traceback of an error",
+            "  --config F  with a command: take the defaults of its options from the JSON file F",
         ]
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -27,7 +28,19 @@ def parse(options: type[Options], arguments: list[str], command: str) -> Options
 
     rest, file = _without_config(arguments)
     default = tyro.MISSING_NONPROP if file is None else _from_file(options, Path(file))
-    return tyro.cli(options, prog=f"fastdiff {command}", args=rest, default=default)
+    return tyro.cli(
+        options, prog=f"fastdiff {command}", description=_description(options), args=rest, default=default
+    )
+
+
+def _description(options: type[Any]) -> str:
+    """The docstring with its lines joined to paragraphs; examples, which tyro would leave out, stay as they are."""
+    text, _, examples = inspect.cleandoc(options.__doc__ or "").partition("\n\nExamples:\n")
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    shown = [line.strip() for line in examples.splitlines() if line.strip()]
+    return "\n\n".join(
+        [*paragraphs, *(["Examples:\n" + "\n".join(f"  {line}" for line in shown)] if shown else [])]
+    )
 
 
 def _without_config(arguments: list[str]) -> tuple[list[str], str | None]:

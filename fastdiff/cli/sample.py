@@ -51,13 +51,13 @@ class SampleOptions:
     """
 
     model: str = "fashion"
-    """Name of a shipped model, or a folder that `fastdiff train` wrote (a PixelCNN has no solver and no steps)."""
+    """Name of a shipped model, or the folder of a finished training (a PixelCNN has no solver and no steps)."""
     num: int | None = None
     """Number of images; 64, or as many as there are seeds."""
     steps: int = 50
     """Steps of the solver, from 1 to the length of the schedule."""
     solver: str = "ddim"
-    """Name of the solver."""
+    """Name of the solver: ddim, ddpm, dpmpp_2m, unipc, ipndm ...; a wrong one is answered with all names."""
     spacing: str = "trailing"
     """How the visited times are spread: trailing, leading, linspace, quad, karras, exponential, ays, optimized ..."""
     eta: float | None = None
@@ -89,7 +89,7 @@ class SampleOptions:
     scale: int | None = None
     """How many times pixels are enlarged in grid, strip and GIF; by default so that images have 64 pixels."""
     resume: bool = False
-    """With a folder: leave out the seeds whose file exists."""
+    """With a folder: leave out the seeds whose file exists, whatever options it was drawn with."""
     trajectory: bool = False
     """Also write the denoising chain of the first images as NAME_strip.png and NAME.gif."""
     batch: int = 64
@@ -148,14 +148,17 @@ def run(options: SampleOptions) -> dict[str, Any]:
 def _told(summary: dict[str, Any]) -> str:
     lines = [f"wrote {file}" for file in summary["files"]]
     if summary["skipped"]:
-        lines.append(f"{summary['skipped']} images were there already")
+        lines.append(f"already there: {_many(summary['skipped'], 'image')}")
     if summary["images"]:
+        counts = [_many(summary[f"{what}s"], what) for what in ("image", "step", "evaluation")]
         lines.append(
-            f"{summary['images']} images, {summary['steps']} steps, {summary['evaluations']} evaluations each, "
-            f"{summary['seconds']:.1f} s: "
-            f"{summary['images_per_second']:.2f} images/s"
+            f"{', '.join(counts)} each, {summary['seconds']:.1f} s: {summary['images_per_second']:.2f} images/s"
         )
     return "\n".join(lines)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _check(options: SampleOptions) -> None:
@@ -168,6 +171,10 @@ def _check(options: SampleOptions) -> None:
         raise ValueError(f"sample: --resume must go with a folder as --out, got {options.out}")
     if _kind(options.out) != "folder" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"sample: --out must be a folder when several processes draw, got {options.out}")
+    if _kind(options.out) != "folder" and options.out.is_dir():
+        raise ValueError(
+            f"sample: --out must name a file when it ends in .png or .npz, got the folder {options.out}"
+        )
     unknown = options.out.suffix.lower() in OTHER_FORMATS and not options.out.is_dir()
     if _kind(options.out) == "folder" and (unknown or options.out.is_file()):
         raise ValueError(f"sample: --out must end in .png or .npz, or name a folder, got {options.out}")

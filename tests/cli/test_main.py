@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,26 @@ def test_our_own_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch, erro
     _failing(monkeypatch, error)
     with pytest.raises(type(error)):
         cli.main(["sample"])
+
+
+def test_a_warning_of_ours_is_one_line_and_names_no_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: list[str]) -> int:
+        for place in (cli.__file__, "/elsewhere/x.py"):
+            warnings.warn_explicit("look here", RuntimeWarning, place, 7)
+        return 0
+
+    monkeypatch.setattr(cli, "_run", run)
+    usual = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda m, c, f, n, *_: print(
+            warnings.formatwarning(m, c, f, n), end="", file=sys.stderr
+        )
+        assert cli.main(["train"]) == 0
+    told = "fastdiff: look here\n/elsewhere/x.py:7: RuntimeWarning: look here\n"
+    assert capsys.readouterr().err == told and warnings.formatwarning is usual
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,29 @@ def test_a_file_gives_defaults_that_arguments_override(tmp_path: Path, form: str
     assert options == Options(5, 2.5, Path("a.png"), None, (3,))
 
 
+def test_the_help_keeps_the_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    @dataclass
+    class Shown:
+        """Do a thing.
+
+        It is told
+        in one paragraph.
+
+        Examples:
+            fastdiff test --steps 3
+
+            fastdiff test
+        """
+
+        steps: int = 50
+
+    with pytest.raises(SystemExit):
+        parse(Shown, ["--help"], "test")
+    shown = capsys.readouterr().out
+    assert "It is told in one paragraph." in shown
+    assert "Examples:\n  fastdiff test --steps 3\n  fastdiff test\n" in shown
+
+
 def test_yaml_and_dashes(tmp_path: Path) -> None:
     @dataclass
     class Dashed:

@@ -89,7 +89,7 @@ def test_resume_draws_only_what_is_missing_with_the_labels_it_would_have_had(
     assert (summary["images"], summary["skipped"]) == (1, 5)
     assert np.array_equal(_pixels(gone), before) and kept.read_bytes() == b"kept as it is"
     assert _sample(toy_model, *arguments, "--resume") == 0
-    assert "6 images were there already" in capsys.readouterr().out
+    assert "already there: 6 images" in capsys.readouterr().out
 
 
 def test_processes_share_the_seeds(toy_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_config_file_gives_options(toy_model: str, tmp_path: Path) -> None:
         (("--steps", "0"), "steps must be"),
         (("--steps", "51"), "1 ... 50"),
         (("--solver", "dim"), "must be one of"),
-        (("--spacing", "even"), "spacing must be one of"),
+        (("--spacing", "even"), "ays_sdxl, optimized, got 'even'"),
         (("--labels", "hat"), "(shirt, shoe, bag), got 'hat'"),
         (("--labels", "1-5"), "must be < 3"),
         (("--labels", "5-1"), "a range must rise"),
@@ -187,6 +187,21 @@ def test_an_output_folder_that_is_a_file_is_refused(toy_model: str, tmp_path: Pa
     (tmp_path / "taken").write_text("x")
     assert _sample(toy_model, "--out", str(tmp_path / "taken")) == 2
     assert (tmp_path / "taken").read_text() == "x"
+
+
+def test_a_folder_in_the_place_of_a_grid_is_told_before_anything_is_drawn(
+    toy_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "grid.png").mkdir()
+    assert _sample(toy_model, "--out", str(tmp_path / "grid.png")) == 2
+    assert "--out must name a file" in capsys.readouterr().err and not list((tmp_path / "grid.png").iterdir())
+
+
+def test_one_image_is_not_told_as_several(
+    toy_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _sample(toy_model, "--num", "1", "--steps", "1", "--out", str(tmp_path / "a.png")) == 0
+    assert "\n1 image, 1 step, 1 evaluation each, " in capsys.readouterr().out
 
 
 def test_evaluations_of_guided_rows_are_told(
