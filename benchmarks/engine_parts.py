@@ -93,7 +93,7 @@ def parts(batch: int, rounds: int) -> Times:
 
     def words() -> None:
         watch._turn += 1
-        torch.ops.fastdiff.weights_changed(watch._state, watch._turn)
+        torch.ops.fastdiff.weights_changed(watch._state, watch._shares, watch._turn)
 
     whole = {
         "call": lambda: call(x, t),

@@ -2,8 +2,8 @@
 
 One compiled program serves every instance of a class, and training, EMA libraries and `load_state_dict` edit weights in
 place, some behind torch's back. So what was packed belongs to the tensors of the call, not to those of the compilation,
-and every call asks: same addresses and strides, same version counters, same sampled words, and the same checksum over
-one stretch in 32 of the bytes.
+and every call asks: same addresses and strides, same version counters, same sampled lines, and the same checksums over
+one share in 32 of the bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastdiff.ops import extension
 from .fold import Folds
 from .tape import Tape
 
-_ROWS = 38  # of the state: csrc/bindings/weights_changed.cpp
+_ROWS, _SHARES = 7, (32, 64)  # of the state: csrc/bindings/weights_changed.cpp
 _KEPT = 3  # sets of weights (a network, its average, ...) whose packs a program keeps
 
 
@@ -40,10 +40,10 @@ def _check_extension(rows: int) -> None:
     Raises:
         RuntimeError: the extension is not of this package.
     """
-    state = torch.zeros((rows, 0), dtype=torch.int64)
+    state, shares = (torch.zeros(size, dtype=torch.int64) for size in ((rows, 0), _SHARES))
     try:
-        torch.ops.fastdiff.note_weights(state, [])
-        torch.ops.fastdiff.weights_changed(state, 0)
+        torch.ops.fastdiff.note_weights(state, shares, [])
+        torch.ops.fastdiff.weights_changed(state, shares, 0)
     except (AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise RuntimeError(
@@ -59,6 +59,7 @@ class _Watch:
         if self._compiled:
             _check_extension(_ROWS)
         self._state = torch.zeros((_ROWS, len(weights)), dtype=torch.int64)
+        self._shares = torch.zeros(_SHARES, dtype=torch.int64)
         self.note(weights)
 
     def note(self, weights: Sequence[Tensor]) -> None:
@@ -66,7 +67,7 @@ class _Watch:
         self._version = _versions(weights)
         self._places = _places(weights)
         if self._compiled:
-            torch.ops.fastdiff.note_weights(self._state, weights)
+            torch.ops.fastdiff.note_weights(self._state, self._shares, weights)
         else:
             self._sums = [_sum(w) for w in weights]
 
@@ -75,13 +76,13 @@ class _Watch:
         return self._places == _places(weights)
 
     def changed(self, weights: Sequence[Tensor]) -> bool:
-        """Whether an address, a version counter, a sampled word or the next stretch of bytes is another one."""
+        """Whether an address, a version counter, a sampled line or the next share of bytes is another one."""
         if _versions(weights) != self._version or not self.same_tensors(weights):
             return True
         if not self._compiled:
             return self._sums != [_sum(w) for w in weights]
         self._turn += 1
-        return torch.ops.fastdiff.weights_changed(self._state, self._turn)
+        return torch.ops.fastdiff.weights_changed(self._state, self._shares, self._turn)
 
 
 def _places(tensors: Sequence[Tensor]) -> tuple[list[Any], ...]:

@@ -167,10 +167,10 @@ def test_an_extension_of_other_sources_is_told(monkeypatch):
 
 @pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
 def test_a_look_at_weights_has_a_number():
-    state = torch.zeros(watched._ROWS, 1, dtype=torch.int64)
-    torch.ops.fastdiff.note_weights(state, [torch.zeros(3)])
+    state, shares = (torch.zeros(size, dtype=torch.int64) for size in ((watched._ROWS, 1), watched._SHARES))
+    torch.ops.fastdiff.note_weights(state, shares, [torch.zeros(3)])
     with pytest.raises(RuntimeError, match="weights_changed: turn must not be negative, got -1"):
-        torch.ops.fastdiff.weights_changed(state, -1)
+        torch.ops.fastdiff.weights_changed(state, shares, -1)
 
 
 def test_refresh_takes_modules_only():
