@@ -148,7 +148,7 @@ class WeightSets:
             return recent.constants(plan, folds, weights)
 
     def _find(self, weights: Sequence[Tensor], suspect: WeightSet | None) -> WeightSet:
-        """The set of these weights; `suspect` was just seen to differ, in a stretch that the next look skips."""
+        """The set of these weights; `suspect` was just seen to differ, in a share that the next look skips."""
         key = tuple(w.data_ptr() for w in weights)
         found = self._sets.pop(key, None)
         if found is None:

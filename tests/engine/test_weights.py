@@ -165,12 +165,37 @@ def test_an_extension_of_other_sources_is_told(monkeypatch):
         WeightSets().constants(0, None, [torch.zeros(3)])
 
 
+def noted(weights):
+    state = torch.zeros((watched._ROWS, len(weights)), dtype=torch.int64)
+    shares = torch.zeros(watched._SHARES, dtype=torch.int64)
+    torch.ops.fastdiff.note_weights(state, shares, weights)
+    return lambda turn: torch.ops.fastdiff.weights_changed(state, shares, turn)
+
+
+@pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
+@pytest.mark.parametrize("sizes", [[1], [0, 3, 0, 64, 127, 0], [65, 1, 5000, 63, 256, 0, 700_001, 257]])
+def test_one_share_in_32_has_any_byte_and_every_share_a_dense_edit(sizes):
+    weights = [torch.zeros(size, dtype=torch.uint8) for size in sizes]
+    changed = noted(weights)
+    assert not any(changed(turn) for turn in range(64))
+    for weight in weights:
+        for at in {0, 1, 63, 64, len(weight) // 2, len(weight) - 65, len(weight) - 1} & set(
+            range(len(weight))
+        ):
+            weight[at] = 7
+            assert any(changed(turn) for turn in range(5, 37)), at
+            weight[at] = 0
+        if len(weight):
+            weight.fill_(1)
+            assert all(changed(turn) for turn in range(32))
+            weight.fill_(0)
+    assert not any(changed(turn) for turn in range(32))
+
+
 @pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
 def test_a_look_at_weights_has_a_number():
-    state, shares = (torch.zeros(size, dtype=torch.int64) for size in ((watched._ROWS, 1), watched._SHARES))
-    torch.ops.fastdiff.note_weights(state, shares, [torch.zeros(3)])
     with pytest.raises(RuntimeError, match="weights_changed: turn must not be negative, got -1"):
-        torch.ops.fastdiff.weights_changed(state, shares, -1)
+        noted([torch.zeros(3)])(-1)
 
 
 def test_refresh_takes_modules_only():
