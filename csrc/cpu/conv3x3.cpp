@@ -79,6 +79,8 @@ static void transform_run(const Conv3x3Args& args, const ConvRun& run, const Con
   }
 }
 
+constexpr int kFewPixels = 16;  // for so few a direct sum waits for its weights
+
 template <int Tile>
 struct Conv3x3 {
   const Conv3x3Args& args;
@@ -117,14 +119,15 @@ struct Conv3x3 {
   }
 
   // One position of a panel: `size` weights at u; `bytes` from `next` on are read soon.
+  template <class Ask = AskNothing>
   void multiply_position(const float* v, int64_t tiles, int64_t p, const float* u, int64_t size, float* m,
                          const float* next, int64_t bytes) const {
     v += p * apart;
     m += p * product_apart;
     if (size == kLanes * depth)
-      multiply_panel<1>(v, depth, tiles, u, depth, m, width, next, bytes);
+      multiply_panel<1, Ask>(v, depth, tiles, u, depth, m, width, next, bytes);
     else
-      multiply_panel<kPanelVectors>(v, depth, tiles, u, depth, m, width, next, bytes);
+      multiply_panel<kPanelVectors, Ask>(v, depth, tiles, u, depth, m, width, next, bytes);
   }
 
   // Panels from packed weights to m, position by position. Threads that read the same weights begin at
@@ -136,8 +139,12 @@ struct Conv3x3 {
         after = panel + 1 < end ? panel + 1 : begin;
         const int64_t size = panel_floats(panel);
         const float* next = weight_of(after) + (p + (after == first)) * panel_floats(after);
-        multiply_position(v, tiles, p, weight_of(panel) + p * size, size, m + (panel - begin) * kPanel, next,
-                          4 * size);
+        const float* u = weight_of(panel) + p * size;
+        float* const to = m + (panel - begin) * kPanel;
+        if (Tile == 1 && tiles <= kFewPixels)
+          multiply_position<AskAhead>(v, tiles, p, u, size, to, next, 4 * size);
+        else
+          multiply_position(v, tiles, p, u, size, to, next, 4 * size);
       }
     }
   }

@@ -16,6 +16,13 @@ struct AskNothing {
   void operator()(int64_t) const {}
 };
 
+// Lines of the panel by which it is asked for ahead itself: for few rows, whose weights come from memory.
+struct AskAhead : AskNothing {};
+template <class Ask>
+constexpr int kLinesAhead = 0;
+template <>
+constexpr int kLinesAhead<AskAhead> = 24;
+
 // out[r] = sum over k of rows[r][k] * panel[k], for Rows rows that are row_stride apart and V vectors. What
 // is read next (`next`, a part of it per k) is asked for on the way, and so is what ask(r) names.
 //
@@ -51,6 +58,10 @@ static void multiply_rows(const float* rows, int64_t row_stride, const float* pa
         ++base[i];
         asm("" : "+r"(base[i]));  // nothing is known of the distance between them
       }
+      if constexpr (kLinesAhead<Ask> > 0) {
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) __builtin_prefetch(panel + (kLinesAhead<Ask> * V + v) * kLanes, 0, 3);
+      }
       __builtin_prefetch(next, 0, 2);
       next += next_step;
       panel += V * kLanes;
@@ -83,15 +94,15 @@ static inline MultiplyRows<Ask> multiply_of(int64_t rows) {
 
 // All `count` rows with one panel of V vectors, in register blocks of nearly equal height; asks for `bytes`
 // from `next` on, which are read after it.
-template <int V>
+template <int V, class Ask = AskNothing>
 static void multiply_panel(const float* rows, int64_t row_stride, int64_t count, const float* panel,
                            int64_t depth, float* out, int64_t out_stride, const float* next, int64_t bytes) {
   const int64_t blocks = (count + kMostRows - 1) / kMostRows, step = bytes / (blocks * depth);
   const char* ahead = reinterpret_cast<const char*>(next);
   for (int64_t b = 0; b < blocks; ++b, ahead += depth * step) {
     const int64_t first = count * b / blocks, here = count * (b + 1) / blocks - first;
-    multiply_of<V>(here)(rows + first * row_stride, row_stride, panel, depth, out + first * out_stride,
-                         out_stride, ahead, step, AskNothing{});
+    multiply_of<V, Ask>(here)(rows + first * row_stride, row_stride, panel, depth, out + first * out_stride,
+                              out_stride, ahead, step, Ask{});
   }
 }
 
