@@ -104,8 +104,7 @@ class Evaluator:
     def _call(self, net: Callable[..., Tensor], x: Tensor, t: Tensor, more: dict[str, Tensor]) -> Tensor:
         with self._precision(x.device.type):
             m = net(x, t, **more)
-        check_output(m, x)
-        return m
+        return checked_output(m, x)
 
     def _cast(self, x: Tensor) -> Tensor:
         return x if self.input_dtype is None else x.to(self.input_dtype)
@@ -135,8 +134,13 @@ def gradient(classifier: Callable[..., Tensor], x: Tensor, t: Tensor, more: dict
         return torch.autograd.grad(answer.sum(), state)[0]
 
 
-def check_output(m: object, x: Tensor) -> None:
-    """Refuse a network output that is no tensor of x's shape, with once or twice its channels."""
+def checked_output(m: object, x: Tensor) -> Tensor:
+    """The tensor that a network returned, itself or as `.sample` (diffusers): x's shape, once or twice its channels.
+
+    Raises:
+        TypeError, ValueError: for anything else.
+    """
+    m = m if isinstance(m, Tensor) else getattr(m, "sample", m)
     if not isinstance(m, Tensor):
         raise TypeError(f"sample: the network must return a tensor, got {type(m).__name__}")
     shape, channels = tuple(m.shape), x.shape[1]
@@ -145,6 +149,7 @@ def check_output(m: object, x: Tensor) -> None:
             f"sample: the network must return {tuple(x.shape)}, or {2 * channels} channels with a variance, "
             f"got {shape}"
         )
+    return m
 
 
 def split_variance(m: Tensor, channels: int, dtype: torch.dtype) -> Pair:

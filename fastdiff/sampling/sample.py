@@ -55,7 +55,8 @@ def sample(
 
     Args:
         model: A name ("fashion"), a path, a `fastdiff.Model`, or any network called as net(x, t) with `schedule`,
-            `prediction` and `shape` given. The network is called in evaluation mode without gradients and gets its
+            `prediction` and `shape` given; it returns a tensor or, as in diffusers, an output with the tensor as its
+            attribute `sample`. The network is called in evaluation mode without gradients and gets its
             training flags back.
         steps: Number of steps, 1 ... T, or the strictly falling list of times.
         num: Number of samples; 16, or as many as `seeds`.

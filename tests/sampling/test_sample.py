@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -342,6 +343,13 @@ def test_nan_from_the_network_is_named() -> None:
 def test_outputs_that_do_not_fit(output: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         sample(lambda x, t: output(x), 2, num=2, schedule=SCHEDULE, prediction="eps", shape=(2, 3, 3))
+
+
+def test_an_output_with_the_tensor_as_its_sample_is_taken():
+    """As the networks of diffusers answer."""
+    options = {"schedule": SCHEDULE, "prediction": "eps", "shape": (2, 3, 3), "num": 2}
+    wrapped = sample(lambda x, t: SimpleNamespace(sample=0.1 * x), 3, **options)
+    assert torch.equal(wrapped, sample(lambda x, t: 0.1 * x, 3, **options))
 
 
 def test_eta_of_zero_reaches_a_solver_whose_default_is_not_zero():
