@@ -142,7 +142,7 @@ struct Conv3x3 {
         const float* u = weight_of(panel) + p * size;
         float* const to = m + (panel - begin) * kPanel;
         if (Tile == 1 && tiles <= kFewPixels)
-          multiply_position<AskAhead>(v, tiles, p, u, size, to, next, 4 * size);
+          multiply_position<AskPanel>(v, tiles, p, u, size, to, next, 4 * size);
         else
           multiply_position(v, tiles, p, u, size, to, next, 4 * size);
       }

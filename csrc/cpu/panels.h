@@ -17,11 +17,11 @@ struct AskNothing {
 };
 
 // Lines of the panel by which it is asked for ahead itself: for few rows, whose weights come from memory.
-struct AskAhead : AskNothing {};
+struct AskPanel : AskNothing {};
 template <class Ask>
 constexpr int kLinesAhead = 0;
 template <>
-constexpr int kLinesAhead<AskAhead> = 24;
+constexpr int kLinesAhead<AskPanel> = 24;
 
 // out[r] = sum over k of rows[r][k] * panel[k], for Rows rows that are row_stride apart and V vectors. What
 // is read next (`next`, a part of it per k) is asked for on the way, and so is what ask(r) names.
