@@ -113,23 +113,28 @@ def _draw(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(14, 4))
+    figure, (left, middle, right) = pyplot.subplots(
+        1, 3, figsize=(10, 3.4)
+    )  # legible in a page 900 pixels wide
     t = np.linspace(schedule.t_min, schedule.t_max, 400)
     if schedule.discrete:
         t = np.unique(np.round(t))
     left.plot(t, schedule.alpha(t), label="alpha")
     left.plot(t, np.minimum(schedule.sigma(t), 1.5), label="sigma")
-    left.set(xlabel="time t", title=repr(schedule))
+    left.set(xlabel="time t")
+    left.set_title(repr(schedule).removeprefix("Schedule."), fontsize=9)
     left.legend()
     for row, (name, visited) in enumerate(times.items()):
         middle.plot(visited, np.full(len(visited), row), "o", label=name)
-    middle.set(xlabel="time t", title="times visited", yticks=range(len(times)), yticklabels=list(times))
+    middle.set_title("times visited", fontsize=9)
+    middle.set(xlabel="time t", yticks=range(len(times)), yticklabels=list(times))
     for name, curve in errors.items():
         right.loglog(*zip(*curve, strict=True), marker=".", label=name)
-    right.set(xlabel="network evaluations", title="error on a Gaussian mixture")
+    right.set_title("error on a Gaussian mixture", fontsize=9)
+    right.set(xlabel="network evaluations")
     right.set_xticks(COUNTS, [str(count) for count in COUNTS])
     right.minorticks_off()
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     figure.tight_layout()
     figure.savefig(out, dpi=110)
     pyplot.close(figure)
