@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class BenchOptions:
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
+    from tqdm import tqdm
+
     from fastdiff.cli.files import replacing
     from fastdiff.cli.options import parse
     from fastdiff.doctor import bench, devices
@@ -45,9 +48,14 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"bench: op must be one of {', '.join(sorted(RIVALS))}, got {name!r}")
     device = devices.named(options.device)
     dispatch.load()
-    rows = list(bench.op_rows(device, wanted or sorted(RIVALS)))
-    if options.sampling:
-        rows.append(bench.sampling_row(device=options.device if device.kind == "cuda" else "cpu"))
+    rows = []
+    with tqdm(unit="case", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for row in bench.op_rows(device, wanted or sorted(RIVALS)):
+            rows.append(row)
+            bar.update()
+        if options.sampling:
+            bar.set_description("sampling")
+            rows.append(bench.sampling_row(device=options.device if device.kind == "cuda" else "cpu"))
     if options.json is not None:
         with replacing(options.json) as temporary:
             text = json.dumps(bench.to_dict(rows, device.facts()), indent=1)
