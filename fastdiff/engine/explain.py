@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import kernels, live_ops
+from .fuse_sinusoids import sinusoids
 from .graphs import Node, is_call, shape_of
 from .program import Program
 from .settings import Settings
@@ -120,6 +121,7 @@ _TOLD: dict[Any, Callable[[Node], str]] = {
     kernels.linear_attention: lambda node: (
         "two softmaxes and two products" + ", memory" * (node.args[3] is not None)
     ),
+    sinusoids: lambda node: "of a time embedding",
     kernels.fresh: lambda node: "output in memory of its own",
 }
 

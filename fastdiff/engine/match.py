@@ -13,6 +13,7 @@ from .fuse_convs import fuse_convs
 from .fuse_linear_attention import fuse_linear_attention
 from .fuse_norms import fuse_norms
 from .fuse_products import fuse_products, pointwise_to_linear
+from .fuse_sinusoids import fuse_sinusoids
 from .fuse_sums import fuse_sums
 from .graphs import Node, calls
 from .live_linears import join_linears
@@ -28,6 +29,7 @@ def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
         weights: placeholders of the weights.
         settings: of the program.
     """
+    fuse_sinusoids(graph)
     fuse_norms(graph)
     fuse_attention(graph)
     own_attention(graph)

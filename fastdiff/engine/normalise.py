@@ -52,6 +52,8 @@ def _does_nothing(node: Node) -> bool:
         return _is_unchanged(node)
     if is_call(node, *_DROPOUTS):
         return not node.args[2] or node.args[1] == 0.0
+    if is_call(node, aten.mul.Tensor) and is_call(node.args[1], aten.ones.default):
+        return _is_unchanged(node)
     if is_call(node, aten.div.Tensor, aten.mul.Tensor, aten.div.Scalar, aten.mul.Scalar):
         return not isinstance(node.args[1], fx.Node) and node.args[1] == 1 and _is_unchanged(node)
     if is_call(node, aten.permute.default):
@@ -60,7 +62,7 @@ def _does_nothing(node: Node) -> bool:
 
 
 def drop_no_ops(graph: fx.Graph) -> None:
-    """Erase what returns its input: dropout outside train mode, casts to the same dtype, division by 1, ..."""
+    """Erase what returns its input: dropout outside train mode, casts to the same dtype, factors of 1, ..."""
     for node in list(graph.nodes):
         if node.op == "call_function" and _does_nothing(node):
             node.replace_all_uses_with(node.args[0])

@@ -14,6 +14,7 @@ from fastdiff.ops.feature_maps import dense_floats, plain_rows
 
 from . import kernels
 from .buffers import Buffers, address, tensors_in
+from .fuse_sinusoids import sinusoids
 from .graphs import Node, attribute_of
 from .tape import Tape
 
@@ -28,6 +29,7 @@ _FORMS: dict[Any, dict[int, Form]] = {
     kernels.group_factors: {5: plain_rows, 6: plain_rows},
     kernels.channel_factors: {2: dense_floats, 3: plain_rows, 4: plain_rows},
     kernels.pixel_factors: {0: _MAP, 1: _MAP},
+    sinusoids: {0: dense_floats},
     kernels.attention: dict.fromkeys(range(3), lambda t: t),
     kernels.linear_attention: dict.fromkeys(range(5), lambda t: t),
 }
