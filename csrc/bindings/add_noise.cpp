@@ -1,35 +1,20 @@
 // fastdiff::add_noise_cpp, the C++ backend of fastdiff/ops/add_noise.py.
+#include "add_noise.h"
+
 #include "fastdiff/cpu_kernels.h"
-#include "tensors.h"
 
 namespace fastdiff {
 namespace {
 
 void add_noise(Tensor out, OptionalTensor noise_out, Tensor x0, Tensor alpha, Tensor sigma,
                OptionalTensor seeds, OptionalTensor rows, int64_t row, OptionalTensor noise, double offset) {
-  STD_TORCH_CHECK(x0.dim() >= 2, "add_noise: x0 must be (B, C, ...)");
+  const auto args =
+      add_noise_arguments<AddNoiseArgs>(out, noise_out, x0, alpha, sigma, seeds, rows, row, noise, offset);
   const bool in_place = out.const_data_ptr() == x0.const_data_ptr() && x0.is_contiguous() &&
                         x0.scalar_type() == ScalarType::Float;
   const bool clean = (in_place || !overlap(out, x0)) && !overlap(out, noise) && !overlap(noise_out, x0) &&
                      !overlap(noise_out, noise) && !overlap(out, noise_out);
   STD_TORCH_CHECK(clean, "add_noise: what is written must not share memory with an input");
-  AddNoiseArgs args;
-  args.samples = samples_of(x0);
-  const int64_t batch = args.samples.batch;
-  args.channel = x0.size(1) > 0 ? std::max<int64_t>(1, args.samples.count / x0.size(1)) : 1;
-  args.x0 = source_of(x0, x0, "x0");
-  args.noise = source_of(noise, x0, "noise");
-  args.alpha = dense_floats(alpha, "alpha", batch);
-  args.sigma = dense_floats(sigma, "sigma", batch);
-  args.seeds = dense_integers(seeds, "seeds", batch);
-  args.rows = dense_integers(rows, "row", batch);
-  STD_TORCH_CHECK(row >= 0 && row < (int64_t{1} << 32), "add_noise: row must be in [0, 2**32)");
-  args.row = row;
-  args.offset = static_cast<float>(offset);
-  args.out = dense_like(out, x0, "out");
-  args.noise_out = dense_like(noise_out, x0, "noise_out");
-  STD_TORCH_CHECK(seeds.has_value() || (noise.has_value() && offset == 0.0),
-                  "add_noise: seeds must be given, or the noise");
   for_tiles(args.samples, [&args](int64_t begin, int64_t end) { cpu_kernels().add_noise(args, begin, end); });
 }
 

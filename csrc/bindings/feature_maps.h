@@ -1,6 +1,8 @@
 // From torch's tensors to the arguments of the normalisations.
 #pragma once
 
+#include <string>
+
 #include "fastdiff/norms.h"
 #include "tensors.h"
 
@@ -66,11 +68,18 @@ inline ChannelFactors factors_of(const FeatureMap& map, const OptionalTensor& we
   return factors;
 }
 
+inline std::string listed(std::initializer_list<int64_t> sizes) {
+  std::string text;
+  for (const int64_t size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return text;
+}
+
+// A dense float32 tensor.
 inline float* floats_of_shape(const Tensor& t, std::initializer_list<int64_t> shape, const char* name) {
   check_dense(t, name, ScalarType::Float);
   bool fits = t.dim() == static_cast<int64_t>(shape.size());
   for (int64_t d = 0; fits && d < t.dim(); ++d) fits = t.size(d) == shape.begin()[d];
-  STD_TORCH_CHECK(fits, name, " has the wrong shape");
+  STD_TORCH_CHECK(fits, name, " must have the shape (", listed(shape), ")");
   return static_cast<float*>(t.mutable_data_ptr());
 }
 

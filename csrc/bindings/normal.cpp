@@ -1,26 +1,18 @@
 // fastdiff::normal_cpp, the C++ backend of fastdiff/ops/normal.py, and the name of the instruction set in
 // use.
+#include "normal.h"
+
 #include <Python.h>
 
 #include <string>
 
 #include "fastdiff/cpu_kernels.h"
-#include "tensors.h"
 
 namespace fastdiff {
 namespace {
 
 void normal(Tensor out, Tensor seeds, OptionalTensor rows, int64_t row, int64_t stream) {
-  STD_TORCH_CHECK(out.dim() >= 1 && row >= 0 && row < (int64_t{1} << 32),
-                  "normal: row must be in [0, 2**32)");
-  check_dense(out, "out", ScalarType::Float);
-  NormalArgs args;
-  args.samples = samples_of(out);
-  args.seeds = dense_integers(seeds, "seeds", args.samples.batch);
-  args.rows = dense_integers(rows, "row", args.samples.batch);
-  args.row = row;
-  args.stream = static_cast<uint32_t>(stream);
-  args.out = static_cast<float*>(out.mutable_data_ptr());
+  const auto args = normal_arguments<NormalArgs>(out, seeds, rows, row, stream);
   for_tiles(args.samples, [&args](int64_t begin, int64_t end) { cpu_kernels().normal(args, begin, end); });
 }
 

@@ -1,8 +1,9 @@
 // fastdiff::solver_step_cpp, the C++ backend of fastdiff/ops/solver_step.py.
+#include "solver_step.h"
+
 #include <cmath>
 
 #include "fastdiff/cpu_kernels.h"
-#include "tensors.h"
 
 namespace fastdiff {
 namespace {
@@ -49,22 +50,11 @@ void check_needs(const float* row, const Given& given, int64_t slots) {
 }
 
 const float* row_of(const Tensor& table, const OptionalTensor& counter, int64_t row) {
-  check_dense(table, "table", ScalarType::Float);
-  STD_TORCH_CHECK(table.dim() == 2 && table.size(1) == k_row_width, "solver_step: table must be (rows, ",
-                  static_cast<int>(k_row_width), ")");
+  const float* const rows = table_of(table);
   if (const int64_t* index = dense_integers(counter, "counter", 1)) row = *index;
   STD_TORCH_CHECK(row >= 0 && row < table.size(0), "solver_step: row must be in [0, ", table.size(0),
                   "), got ", row);
-  return static_cast<const float*>(table.const_data_ptr()) + row * k_row_width;
-}
-
-float* history_of(const OptionalTensor& history, const Tensor& x) {
-  if (!history.has_value()) return nullptr;
-  check_dense(*history, "history", ScalarType::Float);
-  bool fits = history->dim() == x.dim() + 1;
-  for (int64_t d = 0; fits && d < x.dim(); ++d) fits = history->size(d + 1) == x.size(d);
-  STD_TORCH_CHECK(fits, "solver_step: history must be (K, ...) of x's shape");
-  return static_cast<float*>(history->mutable_data_ptr());
+  return rows + row * k_row_width;
 }
 
 // What is written overlaps nothing else; out may be x itself.
@@ -86,36 +76,20 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
                  OptionalTensor v, OptionalTensor cond, OptionalTensor seeds, OptionalTensor noise,
                  OptionalTensor known, OptionalTensor mask, OptionalTensor known_noise,
                  OptionalTensor per_sample) {
-  STD_TORCH_CHECK(x.dim() >= 2, "solver_step: x must be (B, ...)");
+  auto args = solver_step_arguments<SolverStepArgs>(out, x0_out, history, x, m, m_u, v, cond, seeds, noise,
+                                                    known, mask, known_noise, per_sample);
   const OptionalTensor rows(table);
   check_aliases(out, x0_out, history, x,
                 {&m, &m_u, &v, &cond, &noise, &known, &mask, &known_noise, &per_sample, &rows, &seeds});
-  const Samples samples = samples_of(x);
-  const int64_t slots = history.has_value() ? history->size(0) : 0;
-  SolverStepArgs args;
-  args.samples = samples;
   args.row = row_of(table, counter, row);
-  args.per_sample = dense_floats(per_sample, "per_sample", samples.batch, k_per_sample_width);
-  args.seeds = dense_integers(seeds, "seeds", samples.batch);
-  args.m = source_of(m, x, "m");
-  args.m_u = source_of(m_u, x, "m_u");
-  args.v = source_of(v, x, "v");
-  args.cond = source_of(cond, x, "cond");
-  args.known = source_of(known, x, "known");
-  args.mask = source_of(mask, x, "mask");
-  args.noise = source_of(noise, x, "noise");
-  args.known_noise = source_of(known_noise, x, "known_noise");
-  args.x = dense_like(x, x, "x");
-  args.history = history_of(history, x);
-  args.x0_out = dense_like(x0_out, x, "x0_out");
-  args.out = dense_like(out, x, "out");
   check_needs(
       args.row,
       {m.has_value(), m_u.has_value(), v.has_value(), cond.has_value(), seeds.has_value(), noise.has_value(),
        known.has_value(), mask.has_value(), known_noise.has_value(), per_sample.has_value()},
-      slots);
+      slots_of(history));
   if (x.numel() == 0) return;
-  for_tiles(samples, [&args](int64_t begin, int64_t end) { cpu_kernels().solver_step(args, begin, end); });
+  for_tiles(args.samples,
+            [&args](int64_t begin, int64_t end) { cpu_kernels().solver_step(args, begin, end); });
 }
 
 }  // namespace

@@ -46,6 +46,11 @@ inline Element element_of(const Tensor& t, const char* name) {
   }
 }
 
+// The row of noise, a word of its counter.
+inline void check_row(int64_t row, const char* op) {
+  STD_TORCH_CHECK(row >= 0 && row < (int64_t{1} << 32), op, ": row must be in [0, 2**32), got ", row);
+}
+
 inline bool same_shape(const Tensor& a, const Tensor& b) {
   if (a.dim() != b.dim()) return false;
   for (int64_t d = 0; d < a.dim(); ++d) {
@@ -109,9 +114,22 @@ inline Rows rows_of(const Tensor& t, const char* name) {
   return rows;
 }
 
+inline const char* name_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    default:
+      return "float32";
+  }
+}
+
 inline void check_dense(const Tensor& t, const char* name, ScalarType type) {
-  STD_TORCH_CHECK(is_here(t) && t.is_contiguous() && t.scalar_type() == type, name,
-                  " must be a contiguous tensor of the expected type, on the device of the op");
+  STD_TORCH_CHECK(is_here(t) && t.is_contiguous() && t.scalar_type() == type, name, " must be a contiguous ",
+                  name_of(type), " tensor on the device of the op");
 }
 
 // A dense float32 tensor of x's shape.
@@ -122,12 +140,13 @@ inline float* dense_like(const OptionalTensor& t, const Tensor& x, const char* n
   return static_cast<float*>(t->mutable_data_ptr());
 }
 
-// A dense float32 tensor (batch,), or (batch, width) for a width above 0.
-inline float* dense_floats(const OptionalTensor& t, const char* name, int64_t batch, int64_t width = 0) {
+// A dense float32 tensor (count,), or (count, width) for a width above 0.
+inline float* dense_floats(const OptionalTensor& t, const char* name, int64_t count, int64_t width = 0) {
   if (!t.has_value()) return nullptr;
   check_dense(*t, name, ScalarType::Float);
   const bool fits = width == 0 ? t->dim() == 1 : t->dim() == 2 && t->size(1) == width;
-  STD_TORCH_CHECK(fits && t->size(0) == batch, name, " must have one row per sample");
+  if (width == 0) STD_TORCH_CHECK(fits && t->size(0) == count, name, " must have the shape (", count, ",)");
+  STD_TORCH_CHECK(fits && t->size(0) == count, name, " must have the shape (", count, ", ", width, ")");
   return static_cast<float*>(t->mutable_data_ptr());
 }
 
@@ -138,7 +157,7 @@ inline const int64_t* dense_integers(const OptionalTensor& t, const char* name, 
   return static_cast<const int64_t*>(t->const_data_ptr());
 }
 
-// The memory that a tensor on the CPU reaches; none where there is no tensor or no element.
+// The memory that a tensor reaches; none where there is no tensor or no element.
 struct Extent {
   const char *begin = nullptr, *end = nullptr;
 

@@ -42,7 +42,8 @@ int attribute(cudaDeviceAttr name, int index) {
 }
 
 void start(Kernel kernel, const GroupNormLaunch& args, int64_t blocks, int64_t shared, cudaStream_t stream) {
-  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "group_norm_silu: x is too large");
+  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "group_norm_silu: x must take fewer than 2**31 blocks, got ",
+                  blocks);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
@@ -68,6 +69,7 @@ void group_norm_silu(Tensor out, Tensor statistics, Tensor x, OptionalTensor wei
                   "group_norm_silu: a group must have at most ", device::kNormThreads, " channels");
   STD_TORCH_CHECK(map.channels / groups * map.pixels < (int64_t{1} << 32),
                   "group_norm_silu: a group must have fewer than 2**32 elements");
+  STD_TORCH_CHECK(eps >= 0.0, "group_norm_silu: eps must not be negative");
   args.factors = factors_of(map, weight, bias, scale, shift);
   args.groups = groups;
   args.eps = static_cast<float>(eps);

@@ -23,7 +23,8 @@ void launch(void (*kernel)(Args), const std::type_identity_t<Args>& args, const 
             const Tensor& where) {
   const int64_t blocks = samples.batch * samples.tiles();
   if (blocks == 0) return;
-  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "fastdiff: the batch must have fewer than 2**41 elements");
+  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "fastdiff: samples must have fewer than 2**31 tiles of ",
+                  kTile, " elements together, got ", blocks);
   const auto index = static_cast<int32_t>(where.get_device());
   const torch::stable::accelerator::DeviceGuard guard(index);
   kernel<<<static_cast<unsigned>(blocks), device::kThreads, 0, current_stream(index)>>>(args);

@@ -32,7 +32,8 @@ void start(VqNearestLaunch& args, int32_t index) {
   }
   const int64_t blocks = (args.z.count + device::kSearchRows - 1) / device::kSearchRows;
   if (blocks == 0) return;
-  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "vq_nearest: z has too many rows");
+  STD_TORCH_CHECK(blocks < (int64_t{1} << 31), "vq_nearest: z must have fewer than 2**31 blocks of ",
+                  device::kSearchRows, " rows, got ", blocks);
   int limit = 0;
   check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, index));
   args.slots = device::search_slots(args.z.width, limit);

@@ -102,11 +102,11 @@ FASTDIFF_HD Four read(const Source& source, const Place& at, bool wanted) {
   if (!wanted || source.data == nullptr) return four;
   const int64_t base = at.sample * source.sample_stride;
   if (source.dims == 1 && source.strides[0] == 1) return load_dense(source, base + at.begin, at.count);
+  // Rare: small code, and no index into the array that would put it on the stack.
 #ifdef __CUDA_ARCH__
 #pragma unroll 1
 #endif
-  for (int i = 0; i < at.count;
-       ++i) {  // rare: small code, and no index into the array that would put it on the stack
+  for (int i = 0; i < at.count; ++i) {
     int64_t rest = at.begin + i, offset = base;
 #ifdef __CUDA_ARCH__
 #pragma unroll 1

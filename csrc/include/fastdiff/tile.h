@@ -1,4 +1,5 @@
-// What the CPU kernels work on: samples cut into tiles that stay in the first-level cache.
+// What kernels work on: samples cut into tiles. A tile stays in the first-level cache of a CPU; on a GPU it
+// is a block's.
 #pragma once
 
 #include <cstdint>
