@@ -3,8 +3,8 @@
 // Queries are the lanes, so nothing is ever reduced across lanes. A tile of queries is held transposed, q^T
 // (d, queries); kRows keys at a time give kRows x kVectors vectors of scores in registers, and kRows columns
 // of v at a time give as many of the output, also transposed. Scores of a chunk of keys stay in the first
-// cache; their maxima and sums are corrected from chunk to chunk. Keys are packed once per head; values are
-// read where they are unless that is slow.
+// cache; their maxima and sums are corrected from chunk to chunk. Keys and values are packed once per
+// head.
 #include "attention_tiles.h"
 #include "entries.h"
 
@@ -13,7 +13,7 @@ namespace fastdiff::FASTDIFF_ISA {
 constexpr int kTileQueries = kVectors * kLanes;  // of the tiles that registers hold
 constexpr int kParts = kAttentionQueries / kTileQueries;
 
-// The same from zero, with a packed (a_step = kRows); `top` keeps the largest of each lane.
+// Scores of a panel of keys: c[i] = sum_k a[k kRows + i] b[k]; `top` keeps the largest of each lane.
 template <int rows>
 static void multiply(const float* a, const float* b, int64_t depth, float* c, float* top) {
   Floats sum[rows][kVectors] = {};
@@ -45,14 +45,15 @@ struct Tile {
   float *q, *out, *top, *sum;  // (d, queries), (e, queries), (queries), (queries)
 };
 
-// Keys of one head in panels (d, kRows), values as float32 rows, and the tiles that walk over them.
+// Keys of one head in panels (d, kRows), its values in panels (keys, kRows), and the tiles that walk over
+// them. Columns of the values are cut into panels of nearly equal width.
 struct Workspace {
-  float *keys, *packed_values, *scores;
+  float *keys, *values, *scores;
+  int64_t panels, panel_size;  // of values
   Tile tiles[kAttentionGroup];
-  const float* values = nullptr;
-  int64_t value_stride = 0;
 
-  Workspace(const AttentionArgs& args, float* scratch) {
+  Workspace(const AttentionArgs& args, float* scratch)
+      : panels((args.v.width + kRows - 1) / kRows), panel_size(args.v.rows * kRows + kLanes) {
     const auto take = [&scratch](int64_t floats) {
       float* const from = scratch;
       scratch += (floats + 15) / 16 * 16;
@@ -66,25 +67,19 @@ struct Workspace {
     }
     scores = take((kAttentionChunk + kRows) * kAttentionQueries);
     keys = take((args.k.rows + kRows) * args.q.width + kLanes);
-    packed_values = scratch;
+    values = scratch;
   }
 
-  void hold(const AttentionArgs& args, int64_t head) {
+  void hold(const AttentionArgs& args, int64_t head) const {
     const Matrix k(args.k, head), v(args.v, head);
     for (int64_t first = 0; first < args.k.rows; first += kRows) {
       const int64_t left = args.k.rows - first;
       pack(k, first, static_cast<int>(left < kRows ? left : kRows), 1.0f, keys + first * args.k.width, kRows);
     }
-    if (!attention_packs_values(args)) {
-      values = static_cast<const float*>(args.v.data) + v.at;
-      value_stride = args.v.row_stride;
-      return;
-    }
-    values = packed_values;
-    value_stride = args.v.width;
-    for (int64_t row = 0; row < args.v.rows; ++row) {
-      for (int64_t d = 0; d < args.v.width; d += kLanes)
-        store(packed_values + row * value_stride + d, v.along_row(row, d, lanes_left(args.v.width, d)));
+    for (int64_t first = 0; first < args.v.rows; first += kLanes) {
+      for (int64_t p = 0; p < panels; ++p)
+        unpack(v, first, lanes_left(args.v.rows, first), args.v.width * p / panels, kLanes,
+               values + p * panel_size + first * kRows, kRows);
     }
   }
 };
@@ -96,7 +91,6 @@ static void begin(const AttentionArgs& args, const Matrix& q, int64_t first, con
   for (int v = 0; v < kAttentionQueries; v += kLanes) {
     store(tile.top + v, broadcast(-__builtin_inff()));
     store(tile.sum + v, Floats{});
-    for (int64_t d = 0; d < args.v.width; ++d) store(tile.out + d * kAttentionQueries + v, Floats{});
   }
 }
 
@@ -109,8 +103,8 @@ static float steepness(float scale) {
 }
 
 // From scores to powers; corrects what earlier chunks left for the new maxima `top`.
-static void soften(const AttentionArgs& args, float* scores, int64_t keys, const float* top,
-                   const Tile& tile) {
+static void soften(const AttentionArgs& args, float* scores, int64_t keys, const float* top, const Tile& tile,
+                   bool opens) {
   const float slope = steepness(args.scale);
   for (int v = 0; v < kTileQueries; v += kLanes) {
     const Floats most = load(top + v), before = load(tile.top + v);
@@ -133,6 +127,7 @@ static void soften(const AttentionArgs& args, float* scores, int64_t keys, const
     const Floats factor = power_of_two((before - most) * slope);
     store(tile.sum + v, load(tile.sum + v) * factor + (sums[0] + sums[1]));
     store(tile.top + v, most);
+    if (opens) continue;
     bool same = true;
     for (int lane = 0; lane < kLanes; ++lane) same &= factor[lane] == 1.0f;
     if (same) continue;
@@ -143,30 +138,29 @@ static void soften(const AttentionArgs& args, float* scores, int64_t keys, const
   }
 }
 
-// One tile against the keys [first, first + keys).
-static void walk(const AttentionArgs& args, const Workspace& work, int64_t first, int64_t keys,
+// One tile against `count` keys from `first` on, a whole number of panels or what is left.
+static void walk(const AttentionArgs& args, const Workspace& work, int64_t first, int64_t count,
                  const Tile& whole) {
   for (int part = 0; part < kParts; ++part) {
     const int at = part * kTileQueries;
     const Tile tile{whole.q + at, whole.out + at, whole.top + at, whole.sum + at};
     alignas(64) float top[kTileQueries];
     for (int v = 0; v < kTileQueries; v += kLanes) store(top + v, load(tile.top + v));
-    for (int64_t key = 0; key < keys; key += kRows) {
-      const int64_t left = keys - key;
-      const float* panel = work.keys + (first + key) * args.k.width;
+    for (int64_t key = 0; key < count; key += kRows) {
+      const int64_t left = count - key;
       with_number<kRows>(static_cast<int>(left < kRows ? left : kRows), [&](auto rows) {
-        multiply<decltype(rows)::value>(panel, tile.q, args.k.width, work.scores + key * kAttentionQueries,
-                                        top);
+        multiply<decltype(rows)::value>(work.keys + (first + key) * args.k.width, tile.q, args.k.width,
+                                        work.scores + key * kAttentionQueries, top);
       });
     }
-    soften(args, work.scores, keys, top, tile);
-    const float* const values = work.values + first * work.value_stride;
-    const int64_t width = args.v.width, blocks = (width + kRows - 1) / kRows;
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t d = width * block / blocks, end = width * (block + 1) / blocks;
+    soften(args, work.scores, count, top, tile, first == 0);
+    for (int64_t p = 0; p < work.panels; ++p) {
+      const int64_t d = args.v.width * p / work.panels, end = args.v.width * (p + 1) / work.panels;
+      const float* const values = work.values + p * work.panel_size + first * kRows;
       with_number<kRows>(static_cast<int>(end - d), [&](auto rows) {
-        add_product<decltype(rows)::value>(values + d, work.value_stride, work.scores, keys,
-                                           tile.out + d * kAttentionQueries);
+        const auto product =
+            first == 0 ? add_product<decltype(rows)::value, false> : add_product<decltype(rows)::value, true>;
+        product(values, kRows, work.scores, count, tile.out + d * kAttentionQueries);
       });
     }
   }

@@ -15,8 +15,8 @@ struct AttentionArgs {
   float* log_sums = nullptr;  // (heads, q.rows): log of the sum of exp(scores), or null
 };
 
-// A unit of work is a tile of queries of one head; a thread holds the keys of one head, packed for the
-// product.
+// A unit of work is a tile of queries of one head; a thread holds the keys and values of one head,
+// packed for the products.
 constexpr int kAttentionQueries = 32;
 constexpr int kAttentionGroup = 4;  // tiles that share one walk over the keys
 inline int64_t attention_units(const AttentionArgs& args) {
@@ -24,19 +24,11 @@ inline int64_t attention_units(const AttentionArgs& args) {
 }
 constexpr int kAttentionChunk = 256;  // keys whose scores are held at a time
 
-// Whether values are copied into rows beside each other: where they are no such rows of float32, and where
-// rows lie so far apart that many of them share a set of the first cache.
-inline bool attention_packs_values(const AttentionArgs& args) {
-  const int64_t stride = args.v.row_stride;
-  return !args.v.plain() || (stride != args.v.width && stride % 128 == 0);
-}
-
 // Floats of scratch memory, 64-byte aligned, that one thread needs.
 inline int64_t attention_scratch(const AttentionArgs& args) {
   const int64_t keys = args.k.rows + 64, tile = kAttentionQueries * (args.q.width + args.v.width + 2);
-  const int64_t values = attention_packs_values(args) ? keys * (args.v.width + 16) : 0;
-  return keys * args.q.width + values + kAttentionGroup * tile + (kAttentionChunk + 64) * kAttentionQueries +
-         256;
+  return keys * (args.q.width + args.v.width + 16) + kAttentionGroup * tile +
+         (kAttentionChunk + 64) * kAttentionQueries + 256;
 }
 
 // out = softmax(q over its columns) (softmax(k over its rows)^T v) scale for each head.
