@@ -47,13 +47,16 @@ def reference(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def _torch(*, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Torch's own attention, or plain products where they are faster.
 
-    Of queries that share memory torch 2.13 gives wrong numbers on a CPU: they get memory of their own.
+    Of queries that share memory torch 2.13 gives wrong numbers on a CPU, and of keys in half precision whose rows
+    do, no gradient: they get memory of their own.
     """
     if q.is_cpu and k.shape[-2] <= _FEW:
         scores = torch.matmul(q * scale, k.transpose(-1, -2))
         return torch.matmul(scores.softmax(dim=-1), v)
     if q.is_cpu and q.stride(-1) == 1 and min(q.stride()[:-1]) < q.shape[-1]:
         q = q.contiguous()
+    if q.is_cpu and k.stride(-1) == 1 and k.stride(-2) < k.shape[-1]:
+        k = k.contiguous()
     if q.numel() == 0:  # on a GPU torch 2.11 returns None for an empty batch
         return reference(q=q, k=k, v=v, scale=scale)
     return functional.scaled_dot_product_attention(q, k, v, scale=scale)

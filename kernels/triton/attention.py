@@ -5,6 +5,10 @@ sum of exponentials, which it corrects from block to block. The gradient compute
 these two: one kernel for dq, one program for each block of queries, and one for dk and dv, one
 program for each block of keys. Every number is written by one program: no atomics, the same result every time.
 
+A score that is computed again must round as it did: a difference of d between the two is an error of d in the logarithm
+of its power. It is 0 where products of tiles of both sizes are summed in one order; else it is bounded by what two sums
+of D products may differ by, D 2**-23 |q| |k| scale.
+
 Heads wider than one tile are cut into chunks: scores are summed over chunks of D, and a program writes one
 chunk of its output, for which it computes the scores again.
 """
