@@ -29,11 +29,12 @@ void attention(Tensor out, OptionalTensor log_sums, Tensor q, Tensor k, Tensor v
     args.log_sums = static_cast<float*>(log_sums->mutable_data_ptr());
   }
   if (out.numel() == 0) return;
-  compute_or_write([args] {
+  const auto call = [args] {
     torch::stable::parallel_for(0, attention_units(args), 1, [&args](int64_t begin, int64_t end) {
       cpu_kernels().attention(args, scratch_of(attention_scratch(args)), begin, end);
     });
-  });
+  };
+  compute_or_write(call, out, log_sums, q, k, v);
 }
 
 }  // namespace

@@ -93,7 +93,9 @@ void conv1x1(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv1x1: out must not share memory with the input");
   STD_TORCH_CHECK(map.residual == map.out || !overlap(out, residual),
                   "conv1x1: out must be the residual itself or apart from it");
-  if (x.numel() > 0) compute_or_write([args]() mutable { run(args); });
+  if (x.numel() == 0) return;
+  compute_or_write([args]() mutable { run(args); }, out, statistics, x, x2, packed, bias, factors, pixel, add,
+                   residual);
 }
 
 void conv1x1_pack(Tensor packed, Tensor weight) {

@@ -138,7 +138,9 @@ void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv3x3: out must not share memory with the input");
   STD_TORCH_CHECK(args.residual == args.out || !overlap(out, residual),
                   "conv3x3: out must be the residual itself or apart from it");
-  if (x.numel() > 0) compute_or_write([args]() mutable { run(args); });
+  if (x.numel() == 0) return;
+  compute_or_write([args]() mutable { run(args); }, out, statistics, x, x2, packed, bias, factors, pixel, add,
+                   residual);
 }
 
 void conv3x3_pack(Tensor packed, Tensor weight, int64_t tile) {

@@ -45,7 +45,7 @@ void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale, Op
   }
   args.out_data = out.mutable_data_ptr();
   args.scale = static_cast<float>(scale);
-  if (out.numel() > 0) compute_or_write([args] { run(args); });
+  if (out.numel() > 0) compute_or_write([args] { run(args); }, out, q, k, v, memory_k, memory_v);
 }
 
 }  // namespace

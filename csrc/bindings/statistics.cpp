@@ -33,11 +33,12 @@ void channel_statistics(Tensor statistics, Tensor x) {
   args.x = static_cast<const float*>(x.const_data_ptr());
   args.statistics = floats_of_shape(statistics, {args.map.batch, parts, 3, args.map.channels},
                                     "channel_statistics: statistics");
-  compute_or_write([args, units = args.map.batch * parts, least = grain(most * args.map.channels)] {
+  const auto call = [args, units = args.map.batch * parts, least = grain(most * args.map.channels)] {
     torch::stable::parallel_for(0, units, least, [&args](int64_t begin, int64_t end) {
       cpu_kernels().channel_statistics(args, begin, end);
     });
-  });
+  };
+  compute_or_write(call, statistics, x);
 }
 
 void pixel_norms(Tensor out, Tensor x, OptionalTensor x2, double eps) {
@@ -55,11 +56,12 @@ void pixel_norms(Tensor out, Tensor x, OptionalTensor x2, double eps) {
   STD_TORCH_CHECK(eps >= 0.0, "pixel_norms: eps must not be negative");
   args.eps = static_cast<float>(eps);
   args.out = floats_of_shape(out, {map.batch, x.size(2), x.size(3)}, "pixel_norms: out");
-  compute_or_write([args, pixels = map.batch * map.pixels] {
+  const auto call = [args, pixels = map.batch * map.pixels] {
     torch::stable::parallel_for(
         0, pixels, grain(args.channels + args.channels2),
         [&args](int64_t begin, int64_t end) { cpu_kernels().pixel_norms(args, begin, end); });
-  });
+  };
+  compute_or_write(call, out, x, x2);
 }
 
 void read_statistics(NormFactorsArgs& args, int i, const Tensor& t, int64_t batch) {
@@ -88,11 +90,12 @@ void norm_factors(Tensor out, Tensor statistics, OptionalTensor statistics2, int
   args.eps = static_cast<float>(eps);
   args.out = floats_of_shape(out, {map.batch, 2, map.channels}, "norm_factors: out");
   const int64_t numbers = 3 * (args.stretches[0] + args.stretches[1]) * map.channels;
-  compute_or_write([args, batch = map.batch, numbers] {
+  const auto call = [args, batch = map.batch, numbers] {
     torch::stable::parallel_for(0, batch, grain(numbers), [&args](int64_t begin, int64_t end) {
       cpu_kernels().norm_factors(args, begin, end);
     });
-  });
+  };
+  compute_or_write(call, out, statistics, statistics2, weight, bias, scale, shift);
 }
 
 // What follows an RMS norm, as factors (B, 2, C): weight * (1 + scale), and shift.
@@ -103,7 +106,7 @@ void affine_factors(Tensor out, OptionalTensor weight, OptionalTensor scale, Opt
   map.channels = out.size(2);
   const ChannelFactors factors = factors_of(map, weight, OptionalTensor(), scale, shift);
   float* const to = floats_of_shape(out, {map.batch, 2, map.channels}, "affine_factors: out");
-  compute_or_write([factors, to, batch = map.batch, channels = map.channels] {
+  const auto call = [factors, to, batch = map.batch, channels = map.channels] {
     for (int64_t b = 0; b < batch; ++b) {
       float *const gain = to + 2 * b * channels, *const offset = gain + channels;
       for (int64_t c = 0; c < channels; ++c) {
@@ -112,7 +115,8 @@ void affine_factors(Tensor out, OptionalTensor weight, OptionalTensor scale, Opt
         offset[c] = factors.shift ? factors.shift[b * factors.shift_stride + c] : 0.0f;
       }
     }
-  });
+  };
+  compute_or_write(call, out, weight, scale, shift);
 }
 
 }  // namespace

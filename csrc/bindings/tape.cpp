@@ -24,8 +24,8 @@ struct Tapes {
 };
 
 Tapes& tapes() {
-  static Tapes all;
-  return all;
+  static Tapes* const all = new Tapes;  // stays: at the end of a process tensors may outlive what frees them
+  return *all;
 }
 
 int64_t tape_new() {
@@ -35,8 +35,12 @@ int64_t tape_new() {
 }
 
 void tape_delete(int64_t number) {
+  std::shared_ptr<Tape> last;  // its tensors go when others may look for tapes again
   const std::lock_guard<std::mutex> lock(tapes().mutex);
-  tapes().by_number.erase(number);
+  const auto found = tapes().by_number.find(number);
+  if (found == tapes().by_number.end()) return;
+  last = std::move(found->second);
+  tapes().by_number.erase(found);
 }
 
 // From here on this thread's calls are written to a tape; 0: they are computed again.
@@ -45,15 +49,15 @@ void tape_open(int64_t number) {
 }
 
 int64_t tape_size(int64_t number) {
-  return static_cast<int64_t>(tapes().find(number)->size());
+  return static_cast<int64_t>(tapes().find(number)->calls.size());
 }
 
-// Computes calls begin ... end - 1. The tensors that they were written with must still be there.
+// Computes calls begin ... end - 1 in the memory of the tensors that they were written with.
 void tape_run(int64_t number, int64_t begin, int64_t end) {
   const std::shared_ptr<Tape> tape = tapes().find(number);
-  STD_TORCH_CHECK(0 <= begin && begin <= end && end <= static_cast<int64_t>(tape->size()),
-                  "tape: the calls must be among its ", tape->size());
-  for (int64_t i = begin; i < end; ++i) (*tape)[i]();
+  STD_TORCH_CHECK(0 <= begin && begin <= end && end <= static_cast<int64_t>(tape->calls.size()),
+                  "tape: the calls must be among its ", tape->calls.size());
+  for (int64_t i = begin; i < end; ++i) tape->calls[i]();
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 """Tapes: kernels that run again on the same memory give what single steps give, whatever comes between calls."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -170,3 +171,20 @@ def test_an_open_tape_that_is_deleted_takes_calls_until_it_is_closed():
     assert out.all()
     with pytest.raises(RuntimeError, match="there is no tape"):
         ops.tape_run(number, 0, 1)
+
+
+def test_a_tape_keeps_the_memory_of_its_tensors_and_gives_it_back():
+    ops, x, out = torch.ops.fastdiff, torch.full((1, 4, 300, 300), 2.0), torch.empty(1, 300, 300)
+    x, number, result = x.to(memory_format=torch.channels_last), ops.tape_new(), out.view(-1)
+    ops.tape_open(number)
+    ops.pixel_norms_cpp(out, x, None, 1e-6)
+    ops.tape_open(0)
+    place, alive = x.data_ptr(), weakref.ref(x)
+    del x, out
+    others = [torch.zeros(1, 4, 300, 300) for _ in range(4)]
+    assert place not in [other.data_ptr() for other in others]
+    ops.tape_run(number, 0, 1)
+    assert torch.equal(result, torch.full_like(result, 0.5))
+    assert alive() is not None
+    ops.tape_delete(number)
+    assert alive() is None
