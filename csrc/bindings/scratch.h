@@ -31,7 +31,8 @@ inline void prefer_large_pages(void* data, int64_t floats) {
 #endif
 }
 
-// Scratch memory of this thread, kept between calls.
+// Scratch memory of this thread, kept between calls; whole large pages, save where a sanitizer looks for
+// accesses beside it.
 inline float* scratch_of(int64_t floats) {
   constexpr std::align_val_t alignment{kLargePage};
   struct Buffer {
@@ -44,6 +45,10 @@ inline float* scratch_of(int64_t floats) {
     ::operator delete(buffer.data, alignment);
     buffer.data = nullptr;
     buffer.size = 0;
+#ifndef __SANITIZE_ADDRESS__
+    constexpr int64_t page = kLargePage / 4;
+    floats = ceil_div(floats, page) * page;
+#endif
     buffer.data = static_cast<float*>(::operator new(4 * static_cast<size_t>(floats), alignment));
     buffer.size = floats;
     prefer_large_pages(buffer.data, floats);
