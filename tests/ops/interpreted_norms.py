@@ -83,7 +83,7 @@ def test_no_lane_is_padding_where_channels_are_last(channels, groups, size):
 
 
 def test_not_a_number_and_squares_beyond_float32_stay_in_their_group():
-    for sizes in ([3, 3], [80, 80]):
+    for sizes in ([3, 3], [65, 64]):  # one launch, two launches
         for layout in (torch.contiguous_format, torch.channels_last):
             x = torch.randn(1, 24, *sizes).contiguous(memory_format=layout)
             x[0, 7, 0, 0], x[0, 12:18] = float("nan"), x[0, 12:18].sign() * 1e19
