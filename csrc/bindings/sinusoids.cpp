@@ -26,7 +26,7 @@ void sinusoids(Tensor out, Tensor times, Tensor frequencies, bool cosines_first)
                   "sinusoids: out must share no memory with times or frequencies");
   float* const to = static_cast<float*>(out.mutable_data_ptr());
   const int64_t sines = cosines_first ? half : 0, cosines = half - sines;
-  compute_or_write([=] {
+  const auto call = [=] {
     const int64_t grain = std::max<int64_t>(1, kThreadNumbers / std::max<int64_t>(1, 2 * half));
     torch::stable::parallel_for(0, batch, grain, [=](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
@@ -38,7 +38,8 @@ void sinusoids(Tensor out, Tensor times, Tensor frequencies, bool cosines_first)
         }
       }
     });
-  });
+  };
+  compute_or_write(call, out, times, frequencies);
 }
 
 }  // namespace

@@ -27,10 +27,11 @@ struct Tape {
 inline thread_local std::shared_ptr<Tape> open_tape;
 
 // Computes a call, which holds copies of all it needs but the memory of its tensors, or writes it to the open
-// tape, which keeps those alive.
+// tape, which keeps those alive: all of them must be named, the result first.
 template <class Call, class... Tensors>
-void compute_or_write(Call call, const Tensors&... tensors) {
+void compute_or_write(Call call, const torch::stable::Tensor& out, const Tensors&... tensors) {
   if (open_tape) {
+    open_tape->hold(out);
     (open_tape->hold(tensors), ...);
     open_tape->calls.emplace_back(std::move(call));
   } else {

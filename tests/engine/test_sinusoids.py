@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -123,3 +124,17 @@ def test_wrong_calls_are_refused():
     both = torch.zeros(12)
     with pytest.raises(RuntimeError, match="share no memory"):
         raw(both.view(2, 6), both[:2], f, False)
+
+
+def test_a_tape_keeps_the_times_that_its_call_reads():
+    ops, times, frequencies = torch.ops.fastdiff, torch.zeros(40000), torch.ones(2)
+    number, out, alive = ops.tape_new(), torch.empty(40000, 4), weakref.ref(times)
+    ops.tape_open(number)
+    ops.sinusoids_cpp(out, times, frequencies, False)
+    ops.tape_open(0)
+    del times
+    assert alive() is not None
+    ops.tape_run(number, 0, 1)
+    assert torch.equal(out, torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(40000, 4))
+    ops.tape_delete(number)
+    assert alive() is None
