@@ -6,26 +6,26 @@ import shutil
 
 from . import attention, bodies, codes, machine, norms, steps, traffic
 
-HEAD = """# GPU kernels, static facts
+HEAD = """# GPU kernels: static facts
 
 Written by `python -m benchmarks.gpu_static`: what the compilers make of the kernels, read from PTX and machine code.
-**No figure here is a timing** (those are in [figures of GPUs](gpu_results.md)). That they compute the right numbers is
-tested without one: the Triton kernels in triton's interpreter, the bodies of the CUDA kernels compiled for the host
-under AddressSanitizer and UndefinedBehaviorSanitizer, both against float64 (`tests/ops`).
+**No figure here is a timing**; those are in [GPU results](gpu_results.md). That the kernels compute the right numbers is
+tested without a GPU (`tests/ops`): the Triton kernels in triton's interpreter, the bodies of the CUDA kernels compiled
+for the host under AddressSanitizer and UndefinedBehaviorSanitizer, both against float64.
 
-Columns: registers of a thread; stack = bytes of stack and spills of a thread; shared = bytes of shared memory of a
-block (of CUDA C++ on sm_90 and sm_100 with the 1024 that the system keeps); resident = share of a multiprocessor's
-threads that the registers let run at once; 128-bit loads and stores of a thread; mul.hi = instructions of the noise;
-bytes of an element = what all accesses of a block move for each element, where the row uses everything that the case
-may read (the row itself and the seed count once for a block: all threads read one address), against what they must.
+Columns: registers per thread; stack: bytes of stack and spills per thread; shared: bytes of shared memory per block (for
+CUDA C++ on sm_90 and sm_100 including the 1024 that the system reserves); resident: share of a multiprocessor's threads
+that the registers allow to run at once; loads and stores: 128-bit ones per thread; mul.hi: instructions of the noise;
+bytes of an element: what all accesses of a block move per element, against the minimum, where the row uses everything
+that the case may read (the row itself and the seed count once per block, since all threads read the same address).
 """
 
 
-NORMS = """A group norm whose slab fits is one kernel; else a partial and an apply kernel. A gradient: one kernel, or
-sums and gradient. HMMA is mma.sync, HGMMA wgmma, UTCHMMA tcgen05."""
-TRAFFIC = """Counted in triton's interpreter for one sample (of vq_nearest: 512 rows, 512 codes): each program pays for
-the distinct 32-byte sectors it reads and writes, loops and masks as in a real call. A pass is one read or one write of
-the map. What a second-level cache saves is not counted."""
+NORMS = """A group norm whose slab (one group of one sample) fits is one kernel, otherwise a partial and an apply kernel. A
+gradient is one kernel, or one for the sums and one for the gradient. HMMA is mma.sync, HGMMA wgmma, UTCHMMA tcgen05."""
+TRAFFIC = """Counted in triton's interpreter for one sample (vq_nearest: 512 rows, 512 codes). Each program is charged for the
+distinct 32-byte sectors it reads and writes, with loops and masks as in a real call. A pass is one read or one write of
+the map. Savings by the second-level cache are not counted."""
 
 
 def report() -> str:
@@ -64,8 +64,8 @@ def report() -> str:
         "",
         "## Triton: attention",
         "",
-        "Width: of a head; tile: rows that a program owns x rows of a step (linear_attention: x columns); loads: those "
-        "of 128 bits of all.",
+        "Width: of a head; tile: rows owned by a program x rows per step (linear_attention: x columns); loads: 128-bit "
+        "ones of all.",
         "",
         "| kernel | width | type | architecture | tile | registers | stack | shared | resident | loads | products |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -80,11 +80,11 @@ def report() -> str:
     if shutil.which("nvcc") is None:
         return "\n".join([*lines, "nvcc is not here."]) + "\n"
     lines += [
-        "One kernel for every row: each tensor that may be given has instructions of its own, 128 bits wide where its "
-        "address allows; `local` counts instructions that touch the stack. The cluster path of the group norm (sm_90 "
-        "and later, same kernel) computes the right numbers on the host; that a device runs it is unproven. "
-        "Shared memory asked for at the launch is not in the column: the group norm takes what its slab needs, the "
-        "nearest code 18 KB and 8 KB for every 16 dimensions where the device has that, else 34 KB.",
+        "One kernel serves every row: each optional tensor has instructions of its own, 128 bits wide where its address "
+        "allows; `local` counts instructions that touch the stack. The cluster path of the group norm (sm_90 and later, "
+        "same kernel) computes the right numbers on the host; it has not been shown to run on a device. Shared memory "
+        "requested at launch is not in the column: the group norm takes what its slab needs, the nearest code 18 KB plus "
+        "8 KB for every 16 dimensions if the device has that much, otherwise 34 KB.",
         "",
         "| kernel | architecture | registers | stack | shared | 128-bit loads | 128-bit stores | local |",
         "|---|---|---|---|---|---|---|---|",
