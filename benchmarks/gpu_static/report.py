@@ -21,8 +21,9 @@ that the case may read (the row itself and the seed count once per block, since 
 """
 
 
-NORMS = """A group norm whose slab (one group of one sample) fits is one kernel, otherwise a partial and an apply kernel. A
-gradient is one kernel, or one for the sums and one for the gradient. HMMA is mma.sync, HGMMA wgmma, UTCHMMA tcgen05."""
+NORMS = """A group norm is one kernel if its slab (the groups that are read together) fits, otherwise a partial and an apply
+kernel. A gradient is one kernel, or one for the sums and one for the gradient. HMMA is mma.sync, HGMMA wgmma, UTCHMMA
+tcgen05."""
 TRAFFIC = """Counted in triton's interpreter for one sample (vq_nearest: 512 rows, 512 codes). Each program is charged for the
 distinct 32-byte sectors it reads and writes, with loops and masks as in a real call. A pass is one read or one write of
 the map. Savings by the second-level cache are not counted."""
