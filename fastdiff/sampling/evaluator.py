@@ -28,7 +28,7 @@ class Evaluator:
         one_by_one: Call the network for each sample alone, so that a result cannot depend on the batch. Slower by
             as much as the device gains from batches.
         copies: Networks get copies of the state and the time, which they may change or keep. False is for those that
-            do neither, see `fastdiff.sampling.manners`.
+            do neither, see `fastdiff.sampling.input_safety`.
     """
 
     net: Callable[..., Tensor]

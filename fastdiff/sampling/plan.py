@@ -13,8 +13,8 @@ from torch import Tensor
 from fastdiff import rng
 from fastdiff.guidance import Guidance, as_guidance
 from fastdiff.rng import Seeds
-from fastdiff.sampling.carrying import carry_out
 from fastdiff.sampling.evaluator import Evaluator
+from fastdiff.sampling.execution import execute
 from fastdiff.sampling.inputs import Cond, Inputs, Labels, check_inputs
 from fastdiff.sampling.loop import Callback, Region, Run
 from fastdiff.sampling.noise import NoiseChoice, NoiseSource
@@ -102,8 +102,8 @@ def plan(
     table, dynamic = rules.apply(table), dynamic_of(clip, table)
     place = _place(source, device, dtype)
     with evaluating(source.net):
-        entrance = source.entrance(batch_invariant)
-        x_init, mask = entrance.image(x_init, place.device), entrance.mask(mask)
+        pixels = source.pixels(batch_invariant)
+        x_init, mask = pixels.image(x_init, place.device), pixels.mask(mask)
     count = num if num is not None else 16 if seeds is None else len(seeds)
     drawn = rng.seed_list(seed, count, seeds)
     inputs = check_inputs(source, count, labels, cond, x_init, mask, started=start is not None)
@@ -266,9 +266,9 @@ class Plan:
         for net in nets:
             check_weights(net)
         with evaluating(*nets):
-            result = carry_out(task, self._initial(part, noise, len(seeds)), self.compile)
+            result = execute(task, self._initial(part, noise, len(seeds)), self.compile)
             states = self._within_range(self._finite(result, seeds))
-            return self.source.entrance(self.one_by_one).images_of(states)
+            return self.source.pixels(self.one_by_one).images_of(states)
 
     def _noise(self, seeds: Sequence[int]) -> NoiseSource:
         shared = isinstance(self.noise, str) and self.noise == "shared"

@@ -23,8 +23,8 @@ from fastdiff.engine.live_ops import sdpa_choice
 from fastdiff.engine.recorder import Recorder, RecordingError, Replay
 from fastdiff.engine.replay_cache import ReplayCache, addresses_of, layout_of, settings_of
 from fastdiff.ops.dispatch import forced_backend
+from fastdiff.sampling.input_safety import leaves_inputs_alone
 from fastdiff.sampling.loop import Buffers, Region, Run, advance, make_buffers, run
-from fastdiff.sampling.manners import leaves_alone
 from fastdiff.sampling.noise import NoiseSource
 from fastdiff.sampling.position import DevicePosition, FixedPosition, Kind, Position, device_rows, kinds
 
@@ -146,7 +146,9 @@ class Recording:
         for kind in set(rows):
             at = FixedPosition(kind, first, buffers.rows, self._times)
             scale = at.value("c_in") if kind.scaled else 1.0
-            if kind.evaluates and not leaves_alone(task.evaluate, buffers.x, at.t, told, kind.guided, scale):
+            if kind.evaluates and not leaves_inputs_alone(
+                task.evaluate, buffers.x, at.t, told, kind.guided, scale
+            ):
                 return task
         return replace(task, evaluate=replace(task.evaluate, copies=False))
 

@@ -92,7 +92,7 @@ def sample(
             does so where it can be done and pays, True insists. What a network keeps outside its weights (a Python
             number, say) is recorded as it is at the first call. On a CPU True compiles the network by the engine
             (`fastdiff.compile`), which takes seconds at the first call of a network; "auto" does so where a run has
-            enough operations to make up for that (`fastdiff.sampling.paying`). False never does either.
+            enough operations to make up for that (`fastdiff.sampling.compile_rule`). False never does either.
         batch_invariant: Call the network for each sample alone, so that an image does not depend on the others.
             Costs what the device gains from batches.
         **solver_options: Options of the solver, such as `variance="learned"` of ddpm.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastdiff.model import Model, load
 from fastdiff.prediction import check_prediction
-from fastdiff.sampling.spaces import Entrance, Space
+from fastdiff.sampling.spaces import PixelInterface, Space
 from fastdiff.schedule import Schedule
 from fastdiff.solvers import Anchor
 
@@ -51,9 +51,9 @@ class Source:
         """The network when it is a torch module."""
         return self.net if isinstance(self.net, nn.Module) else None
 
-    def entrance(self, one_by_one: bool) -> Entrance:
-        """Between images and states; every image alone where none may depend on the others."""
-        return Entrance(self.space, 1) if one_by_one else Entrance(self.space)
+    def pixels(self, one_by_one: bool) -> PixelInterface:
+        """Converts between images and states; one image at a time if none may depend on the others."""
+        return PixelInterface(self.space, 1) if one_by_one else PixelInterface(self.space)
 
     def target(self, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The anchor's target for each sample, (batch, ...).

@@ -1,4 +1,4 @@
-"""Models whose states are not images: latents of an autoencoder, which are turned into images at the end."""
+"""Models whose states are latents of an autoencoder, decoded to images at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Space(Protocol):
-    """What a model must offer for that.
+    """What such a model must provide.
 
     Attributes:
         image_shape: (C, H, W) of an image.
@@ -31,12 +31,12 @@ class Space(Protocol):
 
 
 @dataclass(frozen=True)
-class Entrance:
-    """How what a caller gives in pixels gets into the space of the states.
+class PixelInterface:
+    """Converts what the caller gives in pixels to states, and states to images.
 
     Args:
-        space: the space, or None where states are images.
-        together: how many images go through the autoencoder at once; 1: none depends on another.
+        space: the space, or None if states are images.
+        together: how many images go through the autoencoder at once; with 1, no image depends on another.
     """
 
     space: Space | None
@@ -44,7 +44,7 @@ class Entrance:
 
     @torch.no_grad()
     def image(self, x_init: Tensor | None, device: torch.device) -> Tensor | None:
-        """Images as states, made on `device`; what has the states' shape, or is not floating, is left as it is.
+        """Images as states, computed on `device`; a tensor of the states' shape, or not floating, is returned as it is.
 
         Raises:
             ValueError: for a tensor of neither shape.
@@ -65,7 +65,7 @@ class Entrance:
         return states.reshape(*x_init.shape[:-3], *space.latent_shape)
 
     def mask(self, mask: Tensor | None) -> Tensor | None:
-        """A mask of pixels as one of states; one that has the states' height and width is left as it is.
+        """A mask of pixels as one of states; a mask of the states' height and width is returned as it is.
 
         Raises:
             ValueError: for a mask of neither size.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import fastdiff
 from fastdiff import engine
 from fastdiff import nn as fnn
-from fastdiff.sampling import carrying, paying
+from fastdiff.sampling import compile_rule, execution
 
 OPTIONS = {"schedule": "cosine", "prediction": "v", "shape": (1, 8, 8), "labels": [0, 1, 2], "guidance": 2.0}
 
@@ -18,7 +18,7 @@ def test_images_are_those_of_the_network_itself(monkeypatch: pytest.MonkeyPatch)
     torch.manual_seed(0)
     net = fnn.UNet(in_channels=1, channels=16, channel_mults=(1, 2), blocks=1, groups=4, num_classes=3).eval()
     compiled, calls = engine.compile, []
-    monkeypatch.setattr(carrying.engine, "compile", lambda net: calls.append(net) or compiled(net))
+    monkeypatch.setattr(execution.engine, "compile", lambda net: calls.append(net) or compiled(net))
     plain = fastdiff.sample(net, 3, num=3, compile=False, **OPTIONS)
     for seed in (0, 0):
         got = fastdiff.sample(net, 3, num=3, seed=seed, compile=True, **OPTIONS)
@@ -48,8 +48,8 @@ class Plain(nn.Module):
 
 def test_operations_are_counted_without_carrying_them_out() -> None:
     net, x = Plain().eval(), torch.full((3, 1, 8, 8), float("nan"))
-    assert paying.flops_of(net, x, {}) == 2 * 9 * 3 * 64
-    assert paying.flops_of(lambda x, t: x * float(x.sum()), x, {}) == 0
+    assert compile_rule.flops_of(net, x, {}) == 2 * 9 * 3 * 64
+    assert compile_rule.flops_of(lambda x, t: x * float(x.sum()), x, {}) == 0
 
 
 @pytest.mark.skipif(not engine.kernels.CONVOLVES, reason="the C++ backend is not built")
@@ -57,16 +57,16 @@ def test_auto_compiles_from_a_number_of_operations_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     net, calls = Plain().eval(), []
-    monkeypatch.setattr(carrying.engine, "compile", lambda net: calls.append(net) or net)
+    monkeypatch.setattr(execution.engine, "compile", lambda net: calls.append(net) or net)
     options = {"schedule": "cosine", "prediction": "v", "shape": (1, 8, 8), "num": 3}
-    total = 12 * paying.flops_of(net, torch.zeros(3, 1, 8, 8), {})
+    total = 12 * compile_rule.flops_of(net, torch.zeros(3, 1, 8, 8), {})
     with caplog.at_level("INFO", "fastdiff.sampling"):
         for limit in (total + 1, total):
-            monkeypatch.setattr(paying, "FLOPS", limit)
+            monkeypatch.setattr(compile_rule, "FLOPS", limit)
             fastdiff.sample(net, 12, **options)
             fastdiff.sample(net, 9, **options)  # too few rows for anything
     assert calls == [net]
     told = [record.message for record in caplog.records]
     assert len(told) == 2 and "left to eager torch" in told[0] and "compiled by the engine" in told[1]
     for other in (net.train(), torch.compile(net, backend="eager"), lambda x, t: x):
-        assert not paying.pays(other, torch.zeros(1, 1, 8, 8), {}, 12, 1)
+        assert not compile_rule.worth_compiling(other, torch.zeros(1, 1, 8, 8), {}, 12, 1)

@@ -10,7 +10,7 @@ import fastdiff
 from fastdiff.engine import recorder as recorders
 from fastdiff.sampling import recorded
 from fastdiff.sampling.evaluator import Evaluator
-from fastdiff.sampling.manners import leaves_alone
+from fastdiff.sampling.input_safety import leaves_inputs_alone
 
 from .recording import OPTIONS, both, fake, no_recordings, unet
 
@@ -54,9 +54,9 @@ class Remembers(nn.Module):
 def test_only_well_mannered_networks_get_the_state_itself(net: nn.Module, alone: bool) -> None:
     x, t = torch.randn(2, 1, 8, 8), torch.zeros(2)
     with torch.no_grad():
-        assert leaves_alone(Evaluator(net), x, t, None, False, 1.0) == alone
+        assert leaves_inputs_alone(Evaluator(net), x, t, None, False, 1.0) == alone
     with torch.inference_mode():
-        assert not leaves_alone(Evaluator(net), x, t, None, False, 1.0)
+        assert not leaves_inputs_alone(Evaluator(net), x, t, None, False, 1.0)
 
 
 class Reads(nn.Module):

@@ -1,8 +1,9 @@
-"""Whether compiling a network for a run on a CPU pays: a rule of floating point operations, the same every time.
+"""When `compile="auto"` compiles a network on a CPU: if the run has enough floating-point operations to repay it.
 
-The engine takes about five seconds to make a network ready and then saves about half of the time that eager torch takes
-(docs/engine.md, docs/lab/engine.md). At the 230 GFLOP/s of eager torch on two threads, half of the time is five
-seconds at 2.3e12 operations; twice as many are asked for, so that a faster machine does not lose by it.
+The engine takes about five seconds to prepare a network and then saves about half of the time of eager torch
+(docs/engine.md, docs/lab/engine.md). Eager torch on two threads reaches 230 GFLOP/s, so half of its time is five
+seconds at 2.3e12 operations; the rule asks for twice as many, so that a faster machine does not lose by it. It counts instead
+of timing, which makes the choice the same in every run.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 log = logging.getLogger("fastdiff.sampling")
-#: Operations of a whole run from which on the engine makes up for its cold start.
+#: Operations of a whole run from which on the engine repays its cold start.
 FLOPS = 5e12
 
 
 def flops_of(net: Callable[..., Tensor], x: Tensor, inputs: Mapping[str, Tensor]) -> int:
-    """Operations of products and convolutions in one evaluation at x (B, ...), which is not carried out.
+    """Floating-point operations of the products and convolutions of one evaluation at x (B, ...), without running it.
 
-    0 where the network cannot be run on tensors without values.
+    Returns:
+        The count; 0 if the network cannot be run on tensors without storage.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
@@ -40,25 +42,25 @@ def flops_of(net: Callable[..., Tensor], x: Tensor, inputs: Mapping[str, Tensor]
     return counter.get_total_flops()
 
 
-def pays(
+def worth_compiling(
     net: Callable[..., Tensor], x: Tensor, inputs: Mapping[str, Tensor], rows: int, branches: int
 ) -> bool:
     """Whether the engine should run this network.
 
     Args:
-        net: The network; anything but a module in eval mode that nobody has compiled is left alone.
-        x: (B, ...) states.
+        net: The network. False for anything but a module in eval mode that is not compiled already.
+        x: (B, ...) states; False unless float32.
         inputs: What the network gets besides x and t, by keyword.
-        rows: Evaluations of the run.
-        branches: 2 where each evaluation runs an unconditional branch as well.
+        rows: Network evaluations of the run.
+        branches: 2 if each evaluation also runs an unconditional branch, else 1.
 
     Returns:
-        True from `FLOPS` operations on; the decision is logged at level INFO.
+        True if the run has at least `FLOPS` operations; the decision is logged at level INFO.
     """
     compiled = getattr(net, "_orig_mod", None) is not None
     if not isinstance(net, nn.Module) or compiled or net.training or x.dtype != torch.float32:
         return False
     total = float(rows * branches) * flops_of(net, x, inputs)
     word = "compiled by the engine" if total >= FLOPS else "left to eager torch"
-    log.info("sample: the network is %s: %.3g of %.3g operations that pay", word, total, FLOPS)
+    log.info("sample: the network is %s: %.3g operations, worth compiling from %.3g", word, total, FLOPS)
     return total >= FLOPS

@@ -1,4 +1,4 @@
-"""Manners: whether a network leaves alone what it is given, so that it can be given the state itself and no copy."""
+"""Whether a network leaves its inputs alone, so that it can be given the state itself instead of a copy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from fastdiff.sampling.evaluator import Evaluator
 
 
-def leaves_alone(
+def leaves_inputs_alone(
     evaluate: Evaluator, x: Tensor, t: Tensor, told: Tensor | None, guided: bool, scale: float | Tensor
 ) -> bool:
     """Whether the networks of an evaluation neither write to their state and time, nor keep or return them.
 
-    It is tried once, on copies of x (B, ...) and t (B,); waits for the device. Where torch does not count the writes to
-    a tensor (inference mode) the answer is no.
+    Tries it once, on copies of x (B, ...) and t (B,), and waits for the device. In inference mode, where torch does not
+    count writes to a tensor, the answer is False.
     """
     if torch.is_inference_mode_enabled():
         return False
