@@ -6,7 +6,7 @@ With the guided branch m and the second tensor m_u, a row reads g_c m + g_u m_u.
     weak                   another, worse network (autoguidance, Karras et al. 2024, arXiv 2406.02507)
     classifier             the gradient of log p(label | x) (Dhariwal and Nichol 2021, arXiv 2105.05233)
 
-Weights that depend on the outputs (rescaling, projection) are columns per sample, from one small reduction.
+Weights that depend on the outputs (rescaling, projection) are per-sample columns, computed by one small reduction.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Guidance:
     """Classifier-free guidance m_u + w (m - m_u) and its relatives.
 
     Args:
-        w: Weight; 1 is the conditional network alone, 0 the unconditional one, more is stronger. With a classifier the
-            factor on its gradient: 0 is none, 1 is Bayes' rule.
-        rescale: phi, 0 ... 1: how far the guided output gets back the conditional one's standard deviation, per
-            sample (Lin et al. 2023, arXiv 2305.08891, eq. 15-16).
-        parallel: How much of m - m_u along m is kept, per sample: 1 all, 0 only what is orthogonal to m (the projection
-            of APG, Sadat et al. 2024, arXiv 2410.02416, on the network's output).
-        interval: (low, high): guide only where low <= t <= high for the time t told to the network (Kynkaanniemi et
-            al. 2024, arXiv 2404.07724); elsewhere the conditional branch is evaluated alone.
-        share: Guide only this part of the evaluations, from the noisiest on (adaptive guidance, Castillo et al. 2023,
-            arXiv 2312.12487).
-        cfg_pp: CFG++ (Chung et al. 2024, arXiv 2406.08070): the noise that is put back is the unconditional branch's.
-            For one-step solvers; w is then usually 0 ... 1.
+        w: Weight; 1 is the conditional network alone, 0 the unconditional one, larger is stronger. With a classifier,
+            the factor on its gradient: 0 is none, 1 is Bayes' rule.
+        rescale: phi, 0 ... 1: how far to restore the conditional output's standard deviation, per sample (Lin et al.
+            2023, arXiv 2305.08891, eq. 15-16).
+        parallel: How much of the component of m - m_u along m to keep, per sample: 1 all, 0 only the part orthogonal to
+            m (the projection of APG, Sadat et al. 2024, arXiv 2410.02416, on the network's output).
+        interval: (low, high): guide only if low <= t <= high for the time t passed to the network (Kynkaanniemi et
+            al. 2024, arXiv 2404.07724); elsewhere only the conditional branch is evaluated.
+        share: Guide only this fraction of the evaluations, starting with the noisiest (adaptive guidance, Castillo et
+            al. 2023, arXiv 2312.12487).
+        cfg_pp: CFG++ (Chung et al. 2024, arXiv 2406.08070): re-noise with the unconditional branch. For one-step
+            solvers; w is then usually 0 ... 1.
         weak: A network (or model, name, path) whose output is the second tensor, called with the same inputs.
         classifier: A function (x, t, **inputs) -> log p of shape (B,), or logits (B, K) with labels, differentiable in
             x.
@@ -85,16 +85,16 @@ class Guidance:
 
     @property
     def active(self) -> bool:
-        """True when the second tensor has a part in the result."""
+        """Whether the second tensor affects the result."""
         return self.cfg_pp or (self.w != 0 if self.classifier is not None else self.w != 1)
 
     @property
     def adapts(self) -> bool:
-        """True when the weights depend on the outputs."""
+        """Whether the weights depend on the outputs."""
         return self.rescale != 0 or self.parallel != 1
 
     def apply(self, table: StepTable) -> StepTable:
-        """The table with the weights of the two tensors set in the guided rows."""
+        """The table with the weights of both tensors set in the guided rows."""
         if not self.active:
             return table
         guided = self._guided(table)

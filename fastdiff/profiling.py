@@ -1,8 +1,8 @@
 """`fastdiff.profile(folder)`: what a block of code spends its time on, by sampling step and by op.
 
-Every call of an op gets a range named ``fastdiff::op (backend)``, everything up to the end of a solver step one named
-``fastdiff::step N``: in the trace of torch.profiler, and as NVTX ranges where there is a CUDA device (or the package
-`nvtx`), so that nsys shows them.
+Every call of an op gets a range named ``fastdiff::op (backend)``, and everything up to the end of a solver step one named
+``fastdiff::step N``. The ranges appear in the trace of torch.profiler and, with a CUDA device or the package `nvtx`, as
+NVTX ranges for nsys.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def profile(folder: str | Path) -> Iterator[torch.profiler.profile]:
     """Profile the block; it runs as usual, slower.
 
     Args:
-        folder: where trace.json (for chrome://tracing or Perfetto) and ops.txt (what took longest) are written. It is
-            made when it is not there.
+        folder: where trace.json (for chrome://tracing or Perfetto) and ops.txt (what took longest) are written; created
+            if missing.
 
     Yields:
-        The torch profiler; after the block its `key_averages()` can be asked.
+        The torch profiler, whose `key_averages()` are available after the block.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: if the folder cannot be created or written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The engine: `torch.compile(net, backend="fastdiff")`, a network made faster without touching its code.
+"""The engine: `torch.compile(net, backend="fastdiff")`, speeding up a network without changing its code.
 
-capture -> normalise -> match -> fold -> plan -> run, a file each; docs/engine.md explains them.
+The stages capture -> normalise -> match -> fold -> plan -> tape -> run have a file each; see docs/engine.md.
 """
 
 from .compiling import backend, compile

@@ -1,4 +1,4 @@
-"""The two ways in: the backend that `torch.compile` finds by name, and `fastdiff.compile`."""
+"""The two entry points: the backend that `torch.compile` finds by name, and `fastdiff.compile`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def backend(
 
     Args:
         module: the captured graph.
-        inputs: example inputs; plans are made from the arguments of the calls instead.
+        inputs: example inputs, unused: plans are made from the arguments of each call.
         options: `precision`, `winograd`, `memory` and `inductor`, see `fastdiff.compile`.
-        mode: accepted, and without effect: there is one way to be fast.
+        mode: accepted for compatibility, without effect.
 
     Raises:
         ValueError: for an unknown option.
@@ -39,23 +39,23 @@ def compile(
     inductor: bool = True,
     **options: Any,
 ) -> Any:
-    """The network, computed by the engine where gradients are not wanted.
+    """Compile a network with the engine, for inference; calls that need gradients run in eager torch.
 
     Args:
         net: a network; its weights stay where they are, and edits of them are noticed.
-        precision: "float32".
-        winograd: compute 3x3 convolutions in Winograd form (error up to 1e-4 of the largest value, usually 1e-6)
-            where that is faster.
-        memory: "default", or "low": transformed weights take at most twice the memory of the raw ones.
-        inductor: on a GPU, where nothing is packed, what no pattern covers goes to torch's inductor, which takes its
-            time at the first call of a shape; False runs it as it is, at once.
-        options: of `torch.compile`, as `dynamic` and `fullgraph`.
+        precision: "float32", the only one so far.
+        winograd: compute 3x3 convolutions in Winograd form where that is faster (error up to 1e-4 of the largest value,
+            usually 1e-6).
+        memory: "default", or "low": transformed weights take at most twice the memory of the originals.
+        inductor: on a GPU, pass what no pattern covers to torch's inductor, which compiles at the first call of a
+            shape; False runs it as it is, at once.
+        options: further options of `torch.compile`, such as `dynamic` and `fullgraph`.
 
     Returns:
-        The compiled network, called as the network is.
+        The compiled network, called like the original.
 
     Raises:
-        ValueError: for a value that an option cannot have.
+        ValueError: for an invalid option value.
     """
     chosen = {"precision": precision, "winograd": winograd, "memory": memory, "inductor": inductor}
     settings = Settings.of("compile", chosen)

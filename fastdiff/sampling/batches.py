@@ -1,4 +1,4 @@
-"""Many samples without holding them: batches one after the other, shared out over processes."""
+"""Many samples without holding them all in memory: one batch at a time, divided among processes."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def sample_batches(
     world_size: int | None = None,
     **options: Any,
 ) -> Iterator[Batch]:
-    """Draw exactly `num` samples in batches: the same images as one call of `sample`, without holding them all.
+    """Draw exactly `num` samples in batches: the same images as one call of `sample`, one batch in memory at a time.
 
     Args:
         model: As in `sample`.
         steps: As in `sample`.
         num: Number of samples over all processes; 16, or as many as `seeds`.
         batch_size: Samples per batch; the last may be smaller.
-        rank: Number of this process; None reads the variable RANK (0 when it is not set).
-        world_size: Number of processes; None reads WORLD_SIZE (1). Each draws its own consecutive part of the seeds.
-        **options: The other arguments of `sample`, but for callback, trajectory and noise given as a tensor. Labels
-            and images belong to the samples in the order of the seeds, whatever the batches and processes.
+        rank: Index of this process; None reads the environment variable RANK (default 0).
+        world_size: Number of processes; None reads WORLD_SIZE (default 1). Each draws a consecutive part of the seeds.
+        **options: Any other argument of `sample` except callback, trajectory and a noise tensor. Labels and images
+            belong to the samples in the order of the seeds, whatever the batches and processes.
 
     Returns:
-        An iterator of (seeds, images) with images (len(seeds), C, H, W). Arguments are checked at once, images are
-        drawn as it is advanced.
+        An iterator of (seeds, images) with images (len(seeds), C, H, W). Arguments are checked immediately; images are
+        drawn as the iterator advances.
 
     Raises:
         TypeError, ValueError: as `sample`.

@@ -2,8 +2,8 @@
 
 The engine takes about five seconds to prepare a network and then saves about half of the time of eager torch
 (docs/engine.md, docs/lab/engine.md). Eager torch on two threads reaches 230 GFLOP/s, so half of its time is five
-seconds at 2.3e12 operations; the rule asks for twice as many, so that a faster machine does not lose by it. It counts instead
-of timing, which makes the choice the same in every run.
+seconds at 2.3e12 operations; the rule asks for twice as many, so that a faster machine does not lose by it. It counts
+instead of timing, which makes the choice the same in every run.
 """
 
 from __future__ import annotations
