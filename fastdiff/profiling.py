@@ -1,8 +1,8 @@
 """`fastdiff.profile(folder)`: what a block of code spends its time on, by sampling step and by op.
 
-Every call of an op gets a range named ``fastdiff::op (backend)``, and everything up to the end of a solver step one named
-``fastdiff::step N``. The ranges appear in the trace of torch.profiler and, with a CUDA device or the package `nvtx`, as
-NVTX ranges for nsys.
+Every call of an op gets a range named ``fastdiff::op (backend)``, and everything up to the end of a solver step one
+named ``fastdiff::step N``. The ranges appear in the trace of torch.profiler and, with a CUDA device or the package
+`nvtx`, as NVTX ranges for nsys.
 """
 
 from __future__ import annotations

@@ -31,12 +31,14 @@ class Command:
 
 COMMANDS = {
     "sample": Command("fastdiff.cli.sample", "draw images from a trained model"),
-    "train": Command("fastdiff.cli.train", "train a model, or go on with a stopped training"),
+    "train": Command("fastdiff.cli.train", "train a model, or resume a training run"),
     "eval": Command("fastdiff.cli.evaluate", "class accuracy and Frechet distance of a model's images"),
     "plot": Command("fastdiff.cli.plot", "plot solvers: schedule, times, error against evaluations"),
-    "doctor": Command("fastdiff.cli.doctor", "check and time every kernel on this machine; keep the fastest"),
-    "bench": Command("fastdiff.cli.bench", "time our ops and the shipped model against plain torch"),
-    "info": Command("fastdiff.cli.info", "versions, devices, and which backend runs which op, or why not"),
+    "doctor": Command(
+        "fastdiff.cli.doctor", "check and time every kernel on this machine; store the fastest"
+    ),
+    "bench": Command("fastdiff.cli.bench", "time fastdiff's ops and the shipped model against plain torch"),
+    "info": Command("fastdiff.cli.info", "versions, devices, and which backend runs each op, or why not"),
 }
 
 
@@ -48,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     usual, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         return _run(arguments)
-    except SystemExit as end:  # tyro has told what is wrong, or shown the help
+    except SystemExit as end:  # tyro has printed what is wrong, or the help
         return end.code if isinstance(end.code, int) else WRONG_INPUT
     except KeyboardInterrupt:
         print("fastdiff: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has gone (`fastdiff ... | head`): nothing is left to say, not even at exit.
+        # The reader of our output is gone (`fastdiff ... | head`): print nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _warning_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning of ours in one line; others say where they come from, too."""
+    """A warning of ours in one line; others also show where they come from."""
     ours = Path(filename).is_relative_to(Path(__file__).parents[1])
     return f"fastdiff: {message}\n" if ours else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
@@ -99,20 +101,20 @@ def _overview() -> str:
             "",
             "  --version   print the version",
             "  --debug     show the traceback of an error",
-            "  --config F  with a command: take the defaults of its options from the JSON file F",
+            "  --config F  with a command: read defaults of its options from the JSON file F",
         ]
     )
 
 
 def _is_expected(error: Exception) -> bool:
-    """A missing module is the user's business only when it is an optional dependency, not a part of fastdiff."""
+    """Whether an error is the user's to fix; a missing module is, unless it is a part of fastdiff."""
     if isinstance(error, ModuleNotFoundError):
         return not (error.name or "").startswith("fastdiff")
     return True
 
 
 def _one_line(error: Exception) -> str:
-    """The message of an error; a missing optional package is told with the command that brings it."""
+    """The message of an error; for a missing optional package, with the command that installs it."""
     if isinstance(error, ModuleNotFoundError):
         extra = "plot" if error.name == "matplotlib" else "cli"
         return f"the package {error.name!r} is missing: pip install 'fastdiff-torch[{extra}]'"

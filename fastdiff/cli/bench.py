@@ -10,10 +10,10 @@ from pathlib import Path
 
 @dataclass
 class BenchOptions:
-    """Time our ops and the shipped model against plain torch on this machine, in a minute or two.
+    """Time fastdiff's ops and the shipped model against plain torch on this machine, in about two minutes.
 
-    Nothing wrong is timed; calls take turns; the ratio is the median over rounds. What other libraries do on the same
-    cases is the business of `make bench` in the repository.
+    Results are checked first; then the two take turns, and the ratio is the median over rounds. For a comparison with
+    other libraries, run `make bench` in the repository.
 
     Examples:
         fastdiff bench
@@ -22,11 +22,11 @@ class BenchOptions:
     """
 
     device: str = "auto"
-    """auto (the GPU where there is one), cpu, cuda or cuda:N."""
+    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     ops: str = ""
-    """Names of ops, separated by commas; all when empty."""
+    """Names of ops, separated by commas; empty means all."""
     sampling: bool = True
-    """Sample from the shipped model, too."""
+    """Also time sampling from the shipped model."""
     json: Path | None = None
     """Also write the rows to this JSON file."""
 

@@ -1,4 +1,4 @@
-"""`fastdiff doctor`: is every kernel right on this machine, and which is the fastest?"""
+"""`fastdiff doctor`: check every kernel on this machine and find the fastest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SOMETHING_WRONG = 1
 
 @dataclass
 class DoctorOptions:
-    """Run every kernel of every op on this machine against float64, and time those that are right.
+    """Check every kernel of every op against float64 on this machine, and time the correct ones.
 
-    The fastest of each op and class of shapes are kept in the user's cache; on a GPU, ops that are torch's own until
-    then are chosen by them. The tables can be pasted into an issue. Exit status: 0 all right, 1 a kernel is wrong,
-    crashes or hangs, 2 wrong usage.
+    The fastest backend for each op and class of shapes is stored in the user's cache and used from then on (on a GPU,
+    attention and convolution are torch's own until then). The tables can be pasted into an issue. Exit status: 0 if all
+    is right, 1 if a kernel is wrong, crashes or hangs, 2 for wrong usage.
 
     Examples:
         fastdiff doctor
@@ -26,15 +26,15 @@ class DoctorOptions:
     """
 
     device: str = "auto"
-    """auto (the GPU where there is one), cpu, cuda or cuda:N."""
+    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     ops: str = ""
-    """Names of ops, separated by commas; all when empty. The winners of some ops alone are not stored."""
+    """Names of ops, separated by commas; empty means all. Winners are stored only for a run over all ops."""
     store: bool = True
-    """Keep the winners in the user's cache."""
+    """Store the winners in the user's cache."""
     json: Path | None = None
-    """Also write everything to this JSON file."""
+    """Also write all findings to this JSON file."""
     seconds: float = 300.0
-    """No further example is begun after so many seconds; what is left is told."""
+    """Start no new example after this many seconds; the report lists what was left out."""
     progress: bool = True
     """Show a progress bar when the output is a terminal."""
 
@@ -72,7 +72,7 @@ def run(options: DoctorOptions) -> int:
 
 
 class _Bar:
-    """A bar of examples that names the op at work."""
+    """A progress bar over examples that shows the current op."""
 
     def __init__(self) -> None:
         self.bar: Any = None

@@ -13,9 +13,9 @@ from typing import Any
 class EvalOptions:
     """Judge the images of a class-conditional garment model against the real test images.
 
-    A small classifier, trained on the real training images, tells how many drawn images show the class they were drawn
-    for. The Frechet distance compares its 64 features over the drawn images with those over the real test images; the
-    same distance for as many real training images stands beside it.
+    A small classifier, trained on the real training images, says how many of the images show the class they were drawn
+    for. The Frechet distance compares its 64 features of the drawn images with those of the real test images; the
+    report also gives that distance for equally many real training images.
 
     Examples:
         fastdiff eval --model fashion --json-out report.json
@@ -28,9 +28,9 @@ class EvalOptions:
     model: str = "fashion"
     """Name of a shipped model, or a folder with config.json and model.safetensors."""
     steps: tuple[int, ...] = (10, 20, 50, 100)
-    """Step counts; a row of the report for each."""
+    """Numbers of steps; the report has a row for each."""
     num: int = 2000
-    """Images per row, equally many of each class."""
+    """Images per row, the same number of each class."""
     guidance: float = 1.0
     """Weight of classifier-free guidance; 1 is none."""
     solver: str = "ddim"
@@ -42,11 +42,11 @@ class EvalOptions:
     data: str = "fashion-mnist"
     """The real images: a known name, or a folder of IDX files."""
     classifier: Path | None = None
-    """Folder of the classifier; by default the shipped one."""
+    """Folder of a classifier; by default the shipped one."""
     train_classifier: Path | None = None
-    """Instead of judging a model: train a classifier and write it to this folder."""
+    """Instead of evaluating a model, train a classifier and write it to this folder."""
     epochs: int = 8
-    """Passes over the training images when training a classifier."""
+    """With --train-classifier: epochs."""
     json: bool = False
     """Print the report as JSON instead of a table."""
     json_out: Path | None = None

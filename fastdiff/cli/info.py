@@ -1,4 +1,4 @@
-"""`fastdiff info`: what this installation can do, and why it cannot do the rest."""
+"""`fastdiff info`: what is available in this installation, and why the rest is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class InfoOptions:
-    """Versions, devices, every op with every backend (available, or the reason why not), build facts and fallbacks.
+    """Print versions, devices, build facts, and for every op and backend whether it is available or why not.
 
     Example: fastdiff info --json
     """

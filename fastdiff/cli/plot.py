@@ -17,9 +17,9 @@ SUBJECTS = ("solver",)
 class PlotOptions:
     """Plot solvers: the schedule, the times they visit, and their error against network evaluations.
 
-    The error is the root mean square distance of the samples to those of 2000 Heun steps (or all the schedule has)
-    from the same noise, for pixels drawn from a Gaussian mixture, whose network is exact. Solvers that add noise have
-    no such error and are left out.
+    The error is the root mean square distance to the samples of 2000 Heun steps (or as many as the schedule has) from
+    the same noise. Pixels come from a Gaussian mixture, so the network is exact. Solvers that add noise have no such
+    error and are left out.
 
     Examples:
         fastdiff plot solver --out solvers.png
@@ -30,7 +30,7 @@ class PlotOptions:
     solvers: str = "ddim,heun,dpmpp_2m,unipc,deis,ipndm"
     """Names of solvers, separated by commas."""
     spacings: str = "trailing,karras,log_snr,ays"
-    """Names of spacings whose times are shown; the first is the one of the error curves."""
+    """Names of spacings whose times are shown; the first is used for the error curves."""
     schedule: str = "cosine"
     """Name of the noise schedule."""
     prediction: str = "v"

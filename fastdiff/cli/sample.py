@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastdiff.cli.chain import Chain
     from fastdiff.cli.drawing import Drawing, Wanted
 
-#: Suffixes that nobody means as the name of a folder.
+#: Suffixes that are refused as --out: unsupported formats, hardly meant as the name of a folder.
 OTHER_FORMATS = (
     ".jpg",
     ".jpeg",
@@ -39,8 +39,8 @@ OTHER_FORMATS = (
 class SampleOptions:
     """Draw images from a trained model.
 
-    Image i has the seed SEED + i and the label number i modulo the count of labels: the same image whatever the
-    batch size, the other images, or the number of processes (torchrun shares the seeds out).
+    Image i has the seed SEED + i, and labels repeat in turn. It is the same image whatever the batch size, the other
+    images, or the number of processes (torchrun divides the seeds among them).
 
     Examples:
         fastdiff sample --model fashion --num 64 --labels 0-9 --guidance 1.5 --out grid.png
@@ -51,53 +51,53 @@ class SampleOptions:
     """
 
     model: str = "fashion"
-    """Name of a shipped model, or the folder of a finished training (a PixelCNN has no solver and no steps)."""
+    """Name of a shipped model, or the folder of a finished training run (a PixelCNN has no solver and no steps)."""
     num: int | None = None
-    """Number of images; 64, or as many as there are seeds."""
+    """Number of images; by default as many as --seeds, or 64."""
     steps: int = 50
     """Steps of the solver, from 1 to the length of the schedule."""
     solver: str = "ddim"
-    """Name of the solver: ddim, ddpm, dpmpp_2m, unipc, ipndm ...; a wrong one is answered with all names."""
+    """Name of the solver: ddim, ddpm, dpmpp_2m, unipc, ipndm ...; an unknown name prints the full list."""
     spacing: str = "trailing"
-    """How the visited times are spread: trailing, leading, linspace, quad, karras, exponential, ays, optimized ..."""
+    """How the visited times are spaced: trailing, leading, linspace, quad, karras, exponential, ays, optimized ..."""
     eta: float | None = None
-    """Share of fresh noise, 0 none, 1 all, for solvers that have it; without it their own default."""
+    """Share of fresh noise, 0 (none) to 1 (all), for solvers with this option; by default the solver's own."""
     guidance: float = 1.0
-    """Weight of classifier-free guidance; 1 is none, more follows the label more strictly."""
+    """Weight of classifier-free guidance; 1 is none, larger values follow the label more closely."""
     rescale: float = 0.0
-    """How far guided outputs get their standard deviation back, 0 to 1."""
+    """How far guidance restores the standard deviation of the conditional output, 0 to 1."""
     interval: tuple[float, float] | None = None
-    """Guide only between these two times; elsewhere one branch is evaluated."""
+    """Guide only between these two times; elsewhere only the conditional branch is evaluated."""
     dynamic: bool = False
     """Dynamic thresholding of the estimates, for strong guidance."""
     labels: str | None = None
-    """Class numbers, ranges or names, such as 0-9 or sneaker,bag; repeated over the images."""
+    """Class numbers, ranges or names, such as 0-9 or sneaker,bag; repeated in turn over the images."""
     init: Path | None = None
-    """Images to start from: a picture, a folder of pictures or an .npz; repeated over the images."""
+    """Images to start from: a picture, a folder of pictures or an .npz; repeated in turn."""
     start: int | None = None
-    """With --init: the row of the solver's table to start at, with the image noised to that level."""
+    """With --init: the row of the solver's table (usually a step) to start at; the image is noised to that level."""
     mask: str | None = None
-    """With --init: what is kept of it: top, bottom, left, right, centre, or pictures whose bright pixels are kept."""
+    """With --init: the part to keep: top, bottom, left, right, centre, or pictures whose bright pixels are kept."""
     seed: int = 0
     """Seed of the first image."""
     seeds: str | None = None
-    """The seeds themselves, such as 0-99,200."""
+    """The seeds themselves, such as 0-99,200, instead of --seed."""
     out: Path = Path("samples.png")
     """NAME.png: one grid. NAME.npz: arrays. Anything else: a folder with one PNG per seed."""
     columns: int | None = None
     """Columns of the grid."""
     scale: int | None = None
-    """How many times pixels are enlarged in grid, strip and GIF; by default so that images have 64 pixels."""
+    """Factor by which pixels are enlarged in grid, strip and GIF; by default images become 64 pixels high."""
     resume: bool = False
-    """With a folder: leave out the seeds whose file exists, whatever options it was drawn with."""
+    """With a folder: skip seeds whose file exists, whatever options it was drawn with."""
     trajectory: bool = False
     """Also write the denoising chain of the first images as NAME_strip.png and NAME.gif."""
     batch: int = 64
     """Images drawn at a time."""
     batch_invariant: bool = False
-    """Keep images independent of the batch to the last bits (slower)."""
+    """Make every image independent of its batch down to the last bit (slower)."""
     device: str | None = None
-    """Such as cpu or cuda:1; by default where the model is."""
+    """A torch device such as cpu or cuda:1; by default where the model is."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the network; the state stays float32."""
     progress: bool = True
@@ -162,7 +162,7 @@ def _many(count: int, what: str) -> str:
 
 
 def _check(options: SampleOptions) -> None:
-    """What no other place checks, before anything is loaded or drawn."""
+    """Check what is checked nowhere else, before anything is loaded or drawn."""
     for name in ("num", "batch", "columns", "scale"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -1,4 +1,4 @@
-"""`fastdiff train [WHAT]`: a training run, or the continuation of a stopped one."""
+"""`fastdiff train [WHAT]`: start a training run, or resume one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Training:
-    """Where the options and the task of a training are found.
+    """Where the options and the task of a kind of training are defined.
 
     Attributes:
         module: the module that holds both.

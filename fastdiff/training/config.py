@@ -26,13 +26,13 @@ class NetworkConfig:
     middle_attention: bool = True
     """Attention at the lowest level."""
     heads: int = 4
-    """Heads of an attention."""
+    """Attention heads."""
     head_dim: int | None = None
     """Width of a head; None: width of the level / heads."""
     norm: Literal["group", "rms"] = "group"
     """Group norm, or RMS norm over channels."""
     groups: int = 32
-    """Groups of a group norm."""
+    """Groups of the group norm."""
     time_embedding: Literal["scale_shift", "additive"] = "scale_shift"
     """How time and class enter a block."""
     time_scale: float = 1.0
@@ -42,18 +42,18 @@ class NetworkConfig:
     dropout: float = 0.0
     """Dropout in the residual blocks, [0, 1)."""
     patch: int = 1
-    """Squares of patch x patch pixels become channels before the first level."""
+    """Turn squares of patch x patch pixels into channels before the first level."""
     size_policy: Literal["refuse", "pad"] = "refuse"
     """What to do with a size that cannot be halved often enough."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every training run has, whatever it trains; the same config and data give the same weights."""
+    """Options of every training run; the same options and data give the same weights."""
 
     data: str
-    """fashion-mnist, mnist, cifar10 or digits, or a path: a folder of pictures or of the files of one of these sets, an
-    .npz, .safetensors or IDX file."""
+    """fashion-mnist, mnist, cifar10 or digits, or a path: a folder of pictures, a folder with the files of one of these
+    data sets, or an .npz, .safetensors or IDX file."""
     out: str
     """Folder of the run: checkpoints, log, previews and the finished model."""
     size: int | None = None
@@ -63,7 +63,7 @@ class RunConfig:
     steps: int = 20_000
     """Optimizer steps of the whole run."""
     batch_size: int = 64
-    """Images per step, over all processes together."""
+    """Images per step, summed over all processes."""
     lr: float = 3e-4
     """Peak learning rate of AdamW."""
     warmup: int = 500
@@ -77,20 +77,20 @@ class RunConfig:
     beta2: float = 0.99
     """AdamW's decay of the squared gradient."""
     grad_clip: float = 1.0
-    """Largest norm of the gradient; 0: no limit."""
+    """Clip the gradient to this norm; 0: no limit."""
     ema_decay: float = 0.9995
     """Decay of the averaged weights; at step n it is at most (1 + n) / (10 + n)."""
     flip: bool = False
     """Mirror images with probability 1/2."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto: bf16 or fp16 on a GPU, bf16 on a CPU that has it in hardware, else off."""
+    """Mixed precision; auto: bf16 or fp16 on a GPU, bf16 on a CPU with hardware support, else off."""
     seed: int = 0
     """Seed of the weights, the order of the data and all noise."""
     device: str = "auto"
-    """A torch device such as cpu or cuda:1; auto: a GPU where there is one."""
+    """A torch device such as cpu or cuda:1; auto: a GPU if there is one."""
     compile: bool = False
-    """Let torch.compile make the network faster; the first step then takes minutes. Resuming with another value of
-    this, or on another device, continues to the same weights up to rounding only."""
+    """Compile the network with torch.compile; the first step then takes minutes. Resuming with another value of this
+    option, or on another device, gives the same weights only up to rounding."""
     log_every: int = 50
     """Steps between lines of the log."""
     checkpoint_every: int = 1000
@@ -98,7 +98,7 @@ class RunConfig:
     sample_every: int = 0
     """Steps between grids of samples of the averaged weights; 0: none."""
     keep: int = 2
-    """Checkpoints that are kept."""
+    """Number of checkpoints to keep."""
     store: Literal["float32", "float16", "bfloat16"] = "float32"
     """How the weights of the finished model are stored."""
     resume: bool = False
@@ -138,7 +138,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Everything a run of a diffusion network depends on; the same config and data give the same weights."""
+    """Options for training a diffusion network; the same options and data give the same weights."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """The network."""
@@ -159,7 +159,7 @@ class TrainConfig(RunConfig):
     self_condition_prob: float = 0.5
     """Probability that a step feeds the network its own estimate (with network.self_condition)."""
     time_draws: Literal["independent", "stratified"] = "stratified"
-    """Times of a batch: one draw each, or one draw spread evenly (less variance)."""
+    """Times of a batch: drawn independently, or one draw spread evenly over the batch (less variance)."""
 
     def __post_init__(self) -> None:
         """Check every range.
@@ -176,7 +176,7 @@ class TrainConfig(RunConfig):
         check_prediction(self.prediction, "TrainConfig", PLAIN)
 
 
-#: Options that may differ between a run and its continuation; what `data` and `vqvae` name is compared itself.
+#: Options that may change when a run is resumed; for `data` and `vqvae`, what they name is compared instead.
 FREE = (
     *("out", "data", "vqvae", "device", "compile", "resume", "progress", "tensorboard"),
     *("log_every", "checkpoint_every", "sample_every", "keep", "steps", "store"),
