@@ -29,11 +29,6 @@ class Case:
     width: int
     dtype: str
 
-    @property
-    def multiplies(self) -> bool:
-        """Whether the kernel has a matrix product."""
-        return "_dot_" not in self.kernel and "_join_" not in self.kernel
-
 
 def _cases() -> Iterator[Case]:
     for dtype in _TYPES:

@@ -1,4 +1,4 @@
-"""What the engine makes of a network: what was fused, what was not and why, and where the time goes."""
+"""What the engine does with a network: what was fused, what was not and why, and where the time goes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Step:
 
     Attributes:
         name: of the operation.
-        size: of its result.
+        size: shape of its result.
         milliseconds: median of a few runs.
-        fused: what is computed in it, or why it stands alone.
+        fused: what the call includes, or why nothing was fused into it.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Step:
 
 @dataclass
 class Explanation:
-    """All steps of the plans that one call of a network has used; `print` shows them as a table.
+    """All steps of the plans used by one call of a network; `print` shows them as a table.
 
     Attributes:
         steps: in the order of execution.
         eager: why graphs, if any, were left to eager torch.
-        packed_bytes: memory of packed weights.
+        packed_bytes: memory of packed weights, in bytes.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -104,7 +104,7 @@ def _packed_conv(node: Node) -> str:
 
 
 def _norm_silu(node: Node) -> str:
-    return "one pass; not in a convolution: none of 3x3 follows, or several operations read it"
+    return "one pass; not fused: no 3x3 convolution follows, or several operations read it"
 
 
 _TOLD: dict[Any, Callable[[Node], str]] = {
@@ -112,8 +112,8 @@ _TOLD: dict[Any, Callable[[Node], str]] = {
     kernels.conv3x3: _conv3x3,
     kernels.packed_conv: _packed_conv,
     kernels.norm_silu: _norm_silu,
-    live_ops.norm_silu: lambda node: "one pass, weights read where they lie",
-    live_ops.attention_by: lambda node: "on the backends that the network allows",
+    live_ops.norm_silu: lambda node: "one pass, reads the live weights",
+    live_ops.attention_by: lambda node: "on the backends the network allows",
     kernels.packed_linear: lambda node: (
         "oneDNN, packed" if node.args[3] >= kernels.PACKED_ROWS else "few rows"
     ),
@@ -151,7 +151,7 @@ def _steps(module: fx.GraphModule, args: list[Any]) -> list[Step]:
             continue
         target = node.target
         name = getattr(target, "__name__", str(target))
-        told = _TOLD.get(target, lambda node: "as it was: no pattern covers it")
+        told = _TOLD.get(target, lambda node: "unchanged: no pattern covers it")
         own = is_call(
             node, *(getattr(kernels, n) for n in ("statistics_of", "group_factors", "pixel_factors"))
         )
@@ -161,18 +161,18 @@ def _steps(module: fx.GraphModule, args: list[Any]) -> list[Step]:
 
 
 def explain(net: nn.Module, *inputs: Any, **keywords: Any) -> Explanation:
-    """Compile a network afresh, run it, and say what the engine makes of it.
+    """Compile a network from scratch, run it, and report what the engine does with it.
 
     Args:
-        net: a network, not compiled.
-        inputs: its inputs.
-        keywords: its inputs by name.
+        net: a network that is not compiled.
+        inputs: its positional inputs.
+        keywords: its keyword inputs.
 
     Returns:
         The steps with their times; `print(explain(net, x, t))` shows a table.
 
     Raises:
-        TypeError: when `net` is no module.
+        TypeError: if `net` is not a module.
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"explain: net must be a module, got {type(net).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -85,11 +85,6 @@ def erase_dead(node: Node) -> None:
 def schema_of(node: Node) -> torch.FunctionSchema | None:
     """The schema of an operation of torch, None for anything else."""
     return getattr(node.target, "_schema", None) if node.op == "call_function" else None
-
-
-def tensor_inputs(node: Node) -> Iterator[Node]:
-    """The nodes that a node reads."""
-    return iter(node.all_input_nodes)
 
 
 def positions(graph: fx.Graph) -> dict[Node, int]:
