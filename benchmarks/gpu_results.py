@@ -118,7 +118,7 @@ def times(findings: list[Kept]) -> list[str]:
                 f"{plain[case] / f['ms']:.2f}",
             )
         )
-    head = "op | example | backend | ms | p10 to p90 | plain torch, ms | its time / ours"
+    head = "op | example | backend | ms | p10 to p90 | plain torch, ms | torch / ours"
     return table(head, rows) if rows else []
 
 
@@ -172,7 +172,7 @@ def bench(kept: Kept) -> list[str]:
         )
         for r in kept["rows"]
     ]
-    head = "case | ours, ms | plain torch, ms | its time / ours | p10 to p90"
+    head = "case | ours, ms | plain torch, ms | torch / ours | p10 to p90"
     facts = f"`fastdiff bench`: {told(kept['device'])}; torch {kept['torch']}."
     return [facts, "", *table(head, rows)]
 

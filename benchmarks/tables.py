@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 Kept = dict[str, Any]
-HEAD = "| case | ours, ms | ratio over | median | p10 to p90 | bar | |\n|---|---|---|---|---|---|---|"
+HEAD = "| case | ours, ms | rival | its time / ours | p10 to p90 | bar | bar reached? |\n|---|---|---|---|---|---|---|"
 
 
 def named(comparison: Kept) -> str:
-    """The case, and whether too few of its rounds were left alone."""
+    """The name of the case, marked if too few of its rounds were undisturbed."""
     return comparison["name"] if comparison["quiet"] else f"{comparison['name']} (disturbed)"
 
 
@@ -28,7 +28,7 @@ def rows(comparison: Kept) -> list[str]:
 
 
 def barred(ratio: float, bar: float | None) -> list[str]:
-    """The bar, and whether a ratio reaches it or by how much it does not; nothing where there is none."""
+    """The bar, and whether the ratio reaches it or what share of it; empty without a bar."""
     if bar is None:
         return ["", ""]
     return [f"{bar:.3g}", "reached" if ratio >= bar else f"{ratio / bar:.0%}"]
@@ -40,32 +40,30 @@ def listed(values: dict[str, float], form: str) -> str:
 
 
 def remarks(comparison: Kept) -> list[str]:
-    """What a comparison tells besides: who could not run; of whole networks cold start, memory and error, too."""
+    """Remarks below the table: which rivals could not run; for whole networks also cold start, memory and error."""
     facts, name = comparison["facts"], comparison["name"]
-    told = [f"{rival} is left out: {reason}" for rival, reason in facts.get("cannot", {}).items()]
+    told = [f"{rival} is left out ({reason})" for rival, reason in facts.get("cannot", {}).items()]
     if facts.get("standing"):
         drift = next(iter(facts["standing"].values()))
-        scaled = (
-            f"of an earlier run on this machine, times {drift:.2f} as eager torch takes now and took then"
-        )
-        told.append(f"{scaled}: {', '.join(facts['standing'])}")
+        scaled = f"scaled by {drift:.2f} (eager torch's time now / then)"
+        told.append(f"from an earlier run on this machine, {scaled}: {', '.join(facts['standing'])}")
     lines = ["", f"{name}: {'; '.join(told)}."] if told else []
     if facts.get("cold_start_s") and facts.get("error"):
         lines += ["", *besides(comparison)]
     return lines
 
 
-#: So many times longer than ours the first result should take with what compiles for the same machine.
+#: How many times longer than ours the first result of a rival that also compiles should take.
 COLD_BAR = {"torch.compile + freezing": 8.0}
 
 
 def besides(comparison: Kept) -> list[str]:
-    """Seconds to the first result and memory of every way to run a network, as a table."""
+    """A table of seconds to the first result and memory, for every way to run a network."""
     facts = comparison["facts"]
     ours = facts["cold_start_s"][comparison["ours"]]
     packed = facts.get("packed_mib", {})
-    weights = f"MiB packed beside {facts.get('weights_mib', 0):.0f} of weights"
-    told = f"first result, s | its / ours | bar | | MiB at most | MiB while it runs | {weights} | error"
+    weights = f"MiB packed, next to {facts.get('weights_mib', 0):.0f} of weights"
+    told = f"first result, s | its time / ours | bar | bar reached? | peak MiB | MiB while running | {weights} | error"
     head = f"{comparison['name']} | {told}"
     lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
     for rival, seconds in facts["cold_start_s"].items():
@@ -114,7 +112,7 @@ HEADLINES = (
     ("sampling", "sample, fashion, batch 64, 50 DDIM steps"),
     ("vq", "vq_nearest, (65536, 1024, 64)"),
 )
-#: What a row compares with without being another way to compute the same.
+#: References that a row compares with, which do not compute the same thing.
 YARDSTICKS = {"copy", "sgemm", "sgemm 2048"}
 
 
@@ -156,8 +154,8 @@ def modes(network: Kept) -> str:
     case = cases[0]
     facts, ms = case["facts"], {name: spread["median"] for name, spread in case["time_ms"].items()}
     best = min((name for name in case["speedup"] if is_rival(name)), key=ms.__getitem__)
-    weights = f"MiB packed beside {facts['weights_mib']:.0f} of weights"
-    lines = [f"| {named(case)} | ms | {best} / this | {weights} | MiB at most |", "|---|---|---|---|---|"]
+    weights = f"MiB packed, next to {facts['weights_mib']:.0f} of weights"
+    lines = [f"| {named(case)} | ms | {best} / this | {weights} | peak MiB |", "|---|---|---|---|---|"]
     for name in dict.fromkeys([*(name for name in MODES if name in ms), best, "eager"]):
         packed = facts["packed_mib"].get(name)
         cells = [MODES.get(name, name), f"{ms[name]:.4g}", f"{ms[best] / ms[name]:.2f}"]
@@ -168,7 +166,7 @@ def modes(network: Kept) -> str:
 
 def minutes(kept: Kept) -> str:
     """What each file of the suite took, and what went wrong."""
-    lines = ["| file | seconds | at most planned |", "|---|---|---|"]
+    lines = ["| file | seconds | planned |", "|---|---|---|"]
     lines += [f"| bench_{n}.py | {s:.0f} | {kept['budget_s'][n]} |" for n, s in kept["seconds"].items()]
     total, planned = sum(kept["seconds"].values()), sum(kept["budget_s"].values())
     lines.append(f"| all | {total:.0f} | {planned} |")

@@ -52,10 +52,10 @@ def test_what_a_network_tells_beside_its_times():
     }
     lines = remarks({"name": "net", "ours": "fastdiff", "facts": facts})
     assert lines[1] == (
-        "net: slow is left out: not installed; of an earlier run on this machine, "
-        "times 1.25 as eager torch takes now and took then: old."
+        "net: slow is left out (not installed); from an earlier run on this machine, "
+        "scaled by 1.25 (eager torch's time now / then): old."
     )
-    assert "MiB packed beside 136 of weights" in lines[3]
+    assert "MiB packed, next to 136 of weights" in lines[3]
     assert lines[5:] == [
         "| fastdiff | 4.0 |  |  |  | 900 | 800 | 300 | 1.0e-06 |",
         "| old | 10.0 | 2.5 |  |  | 500 | 400 |  | 0.0e+00 |",
