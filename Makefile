@@ -2,7 +2,7 @@
 # make demo      a grid of garments drawn from the shipped model: out/demo.png
 # make test      the tests;  make test-slow: those marked slow as well
 # make test-asan: random calls of every op on an extension built with the address sanitizer
-# make check     ruff, format, types, floors, C++ format
+# make check     ruff, format, types, import layers, C++ format
 # make cuda-build  the whole package against a CUDA build of torch, in a venv of its own (5 GB; needs nvcc, no GPU)
 # make bench-quality  quality of the shipped model against evaluations and seconds; pictures of all that was kept
 # make bench     the measurements of benchmarks/, printed and kept as JSON

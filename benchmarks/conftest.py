@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
 
 
 def pytest_sessionfinish(session: Any, exitstatus: int) -> None:
-    """A whole run on the CPU forgets the rows of cases that are no more; one that was cut off or chosen keeps them."""
+    """A whole CPU run drops rows of cases that no longer exist; a run that was cut off or narrowed keeps them."""
     config = session.config
     chosen = config.getoption("-k") or any("::" in argument for argument in config.args)
     if exitstatus == 0 and not chosen and config.getoption("--device") == "cpu":

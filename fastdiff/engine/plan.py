@@ -30,7 +30,7 @@ class Plan:
         number: of this plan, unique in the process.
         graph: the whole graph, weights included, as it was matched.
         folds: its weight-only part.
-        moving: positions of its inputs that are no weights.
+        moving: positions of its inputs that are not weights.
         live: the part that runs at every call; its inputs are all tensors of the call, then the folded values.
     """
 

@@ -142,7 +142,7 @@ def _form(arg: Any) -> Any:
 def _device(tensors: Sequence[Tensor]) -> str:
     """Where a call is computed: on the CPU or a CUDA device. Numbers of a CUDA call may lie on the CPU."""
     if any(type(t) not in _PLAIN or t.layout != torch.strided for t in tensors):
-        raise capture.Unsupported("an input is no plain dense tensor")
+        raise capture.Unsupported("an input is not a plain dense tensor")
     if any(t.is_complex() or t.is_quantized for t in tensors):
         raise capture.Unsupported("an input is complex or quantised")
     devices = {t.device for t in tensors if t.dim() or t.device.type != "cpu"} or {torch.device("cpu")}
@@ -165,7 +165,7 @@ def refresh(net: nn.Module) -> None:
         net: a module, compiled or not.
 
     Raises:
-        TypeError: when `net` is no module.
+        TypeError: if `net` is not a module.
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"refresh: net must be a module, got {type(net).__name__}")

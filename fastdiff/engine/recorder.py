@@ -62,7 +62,7 @@ class CudaRecorder:
             with torch.cuda.device(self.device):
                 self._warm_up(work, reset)
                 reset()
-                # What other threads do on the device meanwhile, a loader's copies say, is no part of the graph.
+                # What other threads do on the device meanwhile, a loader's copies say, is not part of the graph.
                 mode = "thread_local"
                 with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=mode):
                     work()
@@ -97,7 +97,7 @@ def first(error: BaseException, handled: BaseException | None) -> BaseException:
 
     Args:
         error: the last exception.
-        handled: what the caller was handling when the capture began, and is no part of it.
+        handled: what the caller was handling when the capture began, and is not part of it.
     """
     while error.__context__ is not None and error.__context__ is not handled:
         error = error.__context__

@@ -44,7 +44,7 @@ def write(
         live: of the plan.
         tensors: of a call.
         folded: what was packed from the weights.
-        moving: positions of the tensors that are other ones at other calls: those that are no weights.
+        moving: positions of the tensors that differ from call to call: those that are not weights.
         buffers: of the program.
 
     Raises:

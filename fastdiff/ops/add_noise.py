@@ -256,7 +256,7 @@ def add_noise(
         x_t (B, C, ...), or (x_t, eps).
 
     Raises:
-        TypeError: x0 is no floating tensor.
+        TypeError: x0 is not a floating-point tensor.
         ValueError: shapes, dtypes or devices do not fit, seeds are missing, or tensors overlap.
 
     Source: Ho et al. 2020, eq. 4; offset noise: Guttenberg 2023.

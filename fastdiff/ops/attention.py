@@ -171,7 +171,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) ->
         (..., N, E) in the dtype of q.
 
     Raises:
-        TypeError: an input is no floating tensor of at least two dimensions.
+        TypeError: an input is not a floating-point tensor of at least two dimensions.
         ValueError: shapes, dtypes or devices do not fit each other.
 
     Source: Vaswani et al. 2017, eq. 1; the walk over keys with corrected sums: Dao et al. 2022 (FlashAttention).

@@ -105,7 +105,7 @@ def channel_statistics(x: Tensor) -> Tensor:
         (B, P, 3, C): count, mean, sum of squared deviations from that mean, for `norm_factors`.
 
     Raises:
-        TypeError: x is no float32 (B, C, H, W), or has no channel or pixel.
+        TypeError: x is not a float32 (B, C, H, W), or has no channel or pixel.
 
     Source: Chan, Golub and LeVeque 1983, for joining such triples.
     """

@@ -94,7 +94,7 @@ def pack(weight: Tensor) -> PackedMatrix:
         The packed weight. It does not follow later changes of the weight.
 
     Raises:
-        TypeError: weight is no tensor.
+        TypeError: weight is not a tensor.
         ValueError: weight has another shape or type.
     """
     _check_weight("conv1x1.pack", weight)
@@ -237,7 +237,7 @@ def conv1x1(
         (B, Cout, ...) channels last; with statistics a pair of it and (B, P, 3, Cout) for `norm_factors`.
 
     Raises:
-        TypeError: x is no float32 (B, C, ...).
+        TypeError: x is not a float32 (B, C, ...).
         ValueError: something does not fit x.
 
     Source: a 1x1 convolution as the product of two matrices; blocks after Goto and van de Geijn 2008.

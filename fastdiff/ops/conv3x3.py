@@ -249,7 +249,7 @@ def conv3x3(
         (B, Cout, H', W') channels last; with statistics a pair of it and (B, P, 3, Cout) for `norm_factors`.
 
     Raises:
-        TypeError: x or x2 is no float32 (B, C, H, W).
+        TypeError: x or x2 is not a float32 (B, C, H, W).
         ValueError: something does not fit x, or the algorithm is not known.
 
     Source: Winograd 1980; Lavin and Gray 2016; points after Barabasz et al. 2018.

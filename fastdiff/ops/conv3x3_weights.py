@@ -82,7 +82,7 @@ def pack(weight: Tensor, algorithm: str) -> PackedWeight:
         The packed weight. It does not follow later changes of the weight.
 
     Raises:
-        TypeError: weight is no tensor.
+        TypeError: weight is not a tensor.
         ValueError: weight has another shape, or the algorithm is not known.
     """
     check_algorithm("conv3x3.pack", algorithm)

@@ -242,7 +242,7 @@ def group_norm_silu(
         (B, C, ...) in the dtype and, where x is dense, in the strides of x; with `with_sum` that and the sum.
 
     Raises:
-        TypeError: x is no floating tensor (B, C, ...).
+        TypeError: x is not a floating-point tensor (B, C, ...).
         ValueError: groups do not divide C, or a factor does not fit x.
 
     Source: Wu and He 2018; with scale and shift: Dhariwal and Nichol 2021 (adaptive group normalisation).

@@ -118,7 +118,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = N
         (..., N, E) in the dtype of q.
 
     Raises:
-        TypeError: an input is no floating tensor of at least two dimensions.
+        TypeError: an input is not a floating-point tensor of at least two dimensions.
         ValueError: shapes, dtypes or devices do not fit each other.
 
     Source: Shen et al. 2018 (efficient attention), eq. 2, with both normalisations by softmax.

@@ -177,7 +177,7 @@ def norm_factors(
         (B, 2, C): factors, offsets, in the dtype of the statistics.
 
     Raises:
-        TypeError: statistics are no float32 (B, P, 3, C).
+        TypeError: statistics are not float32 (B, P, 3, C).
         ValueError: groups do not divide C, or something does not fit the statistics.
 
     Source: Chan, Golub and LeVeque 1983; Wu and He 2018.

@@ -84,7 +84,7 @@ def pixel_norms(x: Tensor, x2: Tensor | None = None, *, eps: float = 1e-12) -> T
         (B, H, W).
 
     Raises:
-        TypeError: x or x2 is no float32 (B, C, H, W).
+        TypeError: x or x2 is not a float32 (B, C, H, W).
         ValueError: x2 does not fit x, or eps is negative.
 
     Source: Zhang and Sennrich 2019 (RMS norm), in the form with max instead of a sum with eps.

@@ -9,7 +9,7 @@ strides. The norm and everything between are float32. weight is (C,), scale, shi
 in float32 or half precision. What is normalised may be a sum of maps, and may be returned: `norm_sums`.
 
 A pixel whose squares do not fit float32 (values from about 1e18 on) becomes NaN; torch's own expressions give 0 there.
-A norm below about 1e-19, whose square is no normal float32, may count as 0.
+A norm below about 1e-19, whose square is not a normal float32, may count as 0.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def rms_norm_silu(
         (B, C, ...) in the dtype and, where x is dense, in the strides of x; with `with_sum` that and the sum.
 
     Raises:
-        TypeError: x is no floating tensor (B, C, ...).
+        TypeError: x is not a floating-point tensor (B, C, ...).
         ValueError: a factor does not fit x, or eps is too small.
 
     Source: Zhang and Sennrich 2019, over channels as in the denoising-diffusion toolbox of P. Wang.

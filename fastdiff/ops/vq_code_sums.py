@@ -106,7 +106,7 @@ def vq_code_sums(z: Tensor, index: Tensor, codes: int) -> CodeSums:
         (sums, counts): (K, D) float32 and (K,) int64, 0 for a code without rows. They carry no gradient.
 
     Raises:
-        TypeError: z is no tensor of a floating type, or index no tensor.
+        TypeError: z is not a floating-point tensor, or index is not a tensor.
         ValueError: a shape, dtype, device or index does not fit.
 
     Source: van den Oord et al. 2017, appendix A.1 (the terms of its moving averages).

@@ -208,7 +208,7 @@ def vq_nearest(
         (indices, quantised, distance, counts), see `Nearest`. None of them carries a gradient.
 
     Raises:
-        TypeError: z or the codebook is no tensor of a floating type.
+        TypeError: z or the codebook is not a floating-point tensor.
         ValueError: shapes, dtypes or devices do not fit, or the codebook is empty.
 
     Source: van den Oord et al. 2017, eq. 1-2.

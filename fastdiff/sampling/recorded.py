@@ -49,7 +49,7 @@ def reasons(task: Run, x: Tensor) -> list[str]:
     nets = (task.evaluate.net, task.evaluate.weak)
     loose = [net for net in nets if net is not None and not isinstance(net, nn.Module)]
     if loose:
-        told.append("the network is no torch module, so its weights cannot be watched")
+        told.append("the network is not a torch module, so its weights cannot be watched")
     return told
 
 

@@ -89,7 +89,7 @@ def resolve(
     """Find out what `model` is.
 
     Raises:
-        TypeError: for something that is no model.
+        TypeError: for something that is not a model.
         ValueError: when schedule, prediction or shape are missing or contradict the model.
     """
     given = Schedule.named(schedule) if isinstance(schedule, str) else schedule
@@ -179,7 +179,7 @@ def second_network(weak: Any, source: Source) -> Network:
     """The network of autoguidance, which must speak as the first does; moved to where the first one is.
 
     Raises:
-        TypeError: for something that is no model.
+        TypeError: for something that is not a model.
         ValueError: for a model of another prediction or shape.
     """
     if isinstance(weak, (str, Path)):

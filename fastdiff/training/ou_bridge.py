@@ -213,7 +213,7 @@ def irregularity(vqvae: VQVAE, latents: Tensor, indices: Tensor, temperature: fl
         temperature: > 0.
 
     Raises:
-        TypeError: for a codebook that is no single table.
+        TypeError: for a codebook that is not a single table.
     """
     table = vqvae.codebook
     if not isinstance(table, CodeTable):

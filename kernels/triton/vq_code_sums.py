@@ -71,7 +71,7 @@ def vq_code_sums_kernel(
 
 
 def _keys(index: Tensor, codes: int) -> Tensor:
-    """The codes in as few bytes as hold them, since a GPU sorts byte by byte; what is no code is -1 or K."""
+    """The codes in as few bytes as hold them, since a GPU sorts byte by byte; -1 or K for anything else."""
     dtype = torch.int16 if codes + 1 < 2**15 else torch.int32 if codes + 1 < 2**31 else torch.int64
     return index.reshape(-1).clamp(-1, codes).to(dtype)
 

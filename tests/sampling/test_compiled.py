@@ -33,7 +33,7 @@ def test_images_are_those_of_the_network_itself(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_bare_function_is_refused() -> None:
-    with pytest.raises(ValueError, match="no torch module"):
+    with pytest.raises(ValueError, match="not a torch module"):
         fastdiff.sample(lambda x, t, labels: x, 3, num=3, compile=True, **{**OPTIONS, "guidance": None})
 
 

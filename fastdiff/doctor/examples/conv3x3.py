@@ -87,7 +87,7 @@ def compare(arguments: Arguments, ours: Any, plain: Any, exact: Any) -> list[Ver
 
 def _judged(name: str, ours: Tensor, plain: Tensor, exact: Tensor, like: Tensor) -> list[Verdict]:
     if exact.numel() == 0 or not (exact.isfinite().all() and plain.isfinite().all()):
-        return []  # Winograd's form spreads what is no number over a tile
+        return []  # Winograd's form spreads a NaN or infinity over a tile
     largest, typical = float(like.abs().max()) or 1.0, float(like.square().mean().sqrt()) or 1.0
     error = (ours - exact).abs().nan_to_num(nan=float("inf"))
     own = (plain - exact).square().mean().sqrt().item()

@@ -1,4 +1,4 @@
-"""Examples of `normal`: every stream, a row per sample, sizes that are no multiple of four."""
+"""Examples of `normal`: every stream, a row per sample, sizes that are not multiples of four."""
 
 from __future__ import annotations
 

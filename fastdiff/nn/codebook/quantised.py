@@ -64,7 +64,7 @@ class Quantiser(nn.Module):
         """Refuse rows of another width or kind.
 
         Raises:
-            TypeError: z is no floating tensor.
+            TypeError: z is not a floating-point tensor.
             ValueError: the last dimension of z is not D.
         """
         if not (isinstance(z, Tensor) and z.is_floating_point()):
@@ -134,7 +134,7 @@ class CodeTable(Quantiser):
         """Refuse rows of another width or kind, and a codebook in half precision.
 
         Raises:
-            TypeError: z is no floating tensor, or the codebook has been cast to half precision.
+            TypeError: z is not a floating-point tensor, or the codebook has been cast to half precision.
             ValueError: the last dimension of z is not D.
         """
         super().check_rows(z)

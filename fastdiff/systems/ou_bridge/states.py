@@ -53,7 +53,7 @@ def state_of(x: Tensor) -> Tensor:
     """States (B, ...) as float32, or float64 where they are.
 
     Raises:
-        TypeError: for what is no floating tensor.
+        TypeError: if it is not a floating-point tensor.
     """
     if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim):
         got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

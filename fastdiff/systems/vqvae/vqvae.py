@@ -115,7 +115,7 @@ class VQVAE(nn.Module):
         """Encoder outputs z_e (B, D, h, w), not quantised, of images (B, C, H, W), which may have another dtype.
 
         Raises:
-            TypeError, ValueError: for what are no images for this network.
+            TypeError, ValueError: for anything but images for this network.
         """
         check_images("VQVAE", x, self.config["channels"], self.reduction)
         return self.encode(x.to(self.dtype))
@@ -138,7 +138,7 @@ class VQVAE(nn.Module):
             x: (B, C, H, W), height and width multiples of `reduction`.
 
         Raises:
-            TypeError: for what is no floating tensor.
+            TypeError: if it is not a floating-point tensor.
             ValueError: for another shape.
         """
         codes = self.quantise(self.encoded(x))
@@ -151,7 +151,7 @@ class VQVAE(nn.Module):
         """How many codes stand side by side for images of `image_size` pixels.
 
         Raises:
-            ValueError: for a size that is no positive multiple of `reduction`.
+            ValueError: for a size that is not a positive multiple of `reduction`.
         """
         if image_size < 1 or image_size % self.reduction:
             raise ValueError(
@@ -166,7 +166,7 @@ class VQVAE(nn.Module):
         the border of a known region depend a little on pixels beyond it.
 
         Raises:
-            ValueError: for sizes that are no multiples of `reduction`, or when some pixels of a map are known, but
+            ValueError: for sizes that are not multiples of `reduction`, or when some pixels of a map are known, but
                 of no code all of them: nothing of what is known would be kept.
         """
         side = self.reduction
@@ -224,10 +224,10 @@ class MiniImagenetVQVAE(VQVAE):
 
 
 def check_images(place: str, x: Tensor, channels: int, factor: int) -> None:
-    """Refuse what are no images (B, channels, H, W) with sides that are multiples of `factor`.
+    """Refuse anything but images (B, channels, H, W) with sides that are multiples of `factor`.
 
     Raises:
-        TypeError: for what is no floating tensor.
+        TypeError: if it is not a floating-point tensor.
         ValueError: for another shape.
     """
     if not (isinstance(x, Tensor) and x.is_floating_point()):
