@@ -1,11 +1,14 @@
-# make install   the environment .venv (pinned in constraints.txt) with fastdiff installed editable
-# make demo      a grid of garments drawn from the shipped model: out/demo.png
-# make test      the tests;  make test-slow: those marked slow as well
-# make test-asan: random calls of every op on an extension built with the address sanitizer
-# make check     ruff, format, types, import layers, C++ format
-# make cuda-build  the whole package against a CUDA build of torch, in a venv of its own (5 GB; needs nvcc, no GPU)
-# make bench-quality  quality of the shipped model against evaluations and seconds; pictures of all that was kept
-# make bench     the measurements of benchmarks/, printed and kept as JSON
+# make install      create .venv with the versions of constraints.txt and install fastdiff editable, with its extension
+# make demo         draw a grid of garments from the shipped model: out/demo.png
+# make test         the quick tests
+# make test-slow    all tests, including those marked slow
+# make test-asan    random calls of every op on an extension built with the address sanitizer
+# make check        ruff, format, types, import layers, C++ format
+# make format       apply what check asks for, where a tool can
+# make bench        the measurements of benchmarks/, printed and stored as JSON, with the pages made from them
+# make bench-quality   image quality of the shipped model against evaluations and seconds
+# make cuda-build   build the package against a CUDA build of torch, in a venv of its own (5 GB; needs nvcc, no GPU)
+# make clean        remove what was built, except .venv
 # pip reads its usual PIP_* variables; PYTHON=python3.12 chooses another interpreter for a new .venv.
 
 PYTHON ?= python3
@@ -40,7 +43,7 @@ demo: install
 	@mkdir -p out
 	$(BIN)/fastdiff sample --model fashion --num 64 --steps 50 --labels 0-9 --guidance 1.5 --seed 0 --out out/demo.png
 
-# What the tests compare with must be there: after `make install` nothing is skipped for want of it.
+# The libraries that tests compare with must be installed: after `make install`, no test is skipped for lack of one.
 test test-slow: export FASTDIFF_REQUIRE_DEV = 1
 test: install
 	$(BIN)/python -m pytest -m "not slow"
@@ -48,8 +51,8 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest
 
-# The extension once more, with sanitizers, in a folder of its own; torch's allocator is malloc's, so that every
-# access beside a tensor's memory is seen. CALLS=10000 for the full number.
+# Builds the extension with sanitizers in a folder of its own. torch's CPU allocator uses malloc, so every access outside
+# a tensor's memory is seen. CALLS=10000 for the full number.
 ASAN := build/asan
 CALLS ?= 500
 ASAN_FLAGS := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -g1
@@ -72,12 +75,12 @@ format: install
 	$(BIN)/ruff format .
 	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
 
-# The C++ and the Triton view of the row's columns.
+# Regenerates the columns of a step table's row for C++ and Triton.
 row.h: install
 	$(BIN)/python -c "from fastdiff.ops.row import cpp_header; print(cpp_header(), end='')" > csrc/include/fastdiff/row.h
 	$(BIN)/python -c "from fastdiff.ops.row import triton_columns; print(triton_columns(), end='')" > kernels/triton/columns.py
 
-# A copy of the sources is built, so that the compiled part of this folder stays as it is.
+# Builds from a copy of the sources, so that the extension in this folder stays as it is.
 CUDA_VENV ?= .venv-cuda
 CUDA_TORCH ?= 2.14.1
 cuda-build:
@@ -97,13 +100,13 @@ $(VENV)/.rivals: $(VENV)/.installed
 	$(PIP) -c constraints.txt --no-deps openvino openvino-telemetry denoising-diffusion-pytorch ema-pytorch
 	@touch $@
 
-# Each file in a process of its own, at most 40 minutes in all. BENCH="--rounds 1" tries everything and keeps nothing.
+# Each file runs in its own process, at most 40 minutes in all. BENCH="--rounds 1" tries everything and stores nothing.
 BENCH ?=
 bench: $(VENV)/.rivals
 	$(BIN)/python -m benchmarks.suite $(BENCH)
 
-# Quality against evaluations and seconds on the shipped model. Rows already kept (same weights, images, seed) are not
-# drawn again; all of them take most of an hour. QUALITY="--num 20 --results out/quality" tries everything, kept apart.
+# Rows that exist already (same weights, images, seed) are not drawn again; all of them take most of an hour.
+# QUALITY="--num 20 --results out/quality" tries everything and stores it apart.
 QUALITY ?=
 bench-quality: install
 	$(BIN)/python -m benchmarks.solver_quality $(QUALITY)

@@ -1,4 +1,4 @@
-"""The rules of the house that a program can check: floors, sizes of rooms and functions, names."""
+"""The rules of CONTRIBUTING.md that a program can check: import layers, sizes of files and functions, names."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_contract_can_fail(tmp_path: Path) -> None:
     assert result.returncode == 1 and "fastdiff.solvers" in result.stdout
 
 
-def test_files_are_small_rooms() -> None:
+def test_files_are_small() -> None:
     sizes = {str(path.relative_to(ROOT)): _lines(path) for path in FILES}
     assert {name: size for name, size in sizes.items() if size > 400} == {}
     assert statistics.median(sizes.values()) <= 180
