@@ -1,10 +1,10 @@
-"""Timing that can be trusted on a noisy machine: candidates take turns in one process, ratios are taken per round.
+"""Reliable timing on a noisy machine: candidates take turns in one process, and ratios are taken per round.
 
 A comparison first runs its check and gives no number when that fails. Then, in every round, each candidate is timed
 once, in an order that rotates; the ratio of a round compares times taken next to each other. Rounds in which the
-system took a core away (involuntary context switches) are dropped while enough quiet ones remain. What is reported
-is the median ratio with its 10th and 90th percentile, never the best of anything. A rival whose call fails is told
-with its reason and does not take part.
+system took a core away (involuntary context switches) are dropped while enough quiet ones remain. The report is the
+median ratio with its 10th and 90th percentiles, never the best of anything. A rival whose call fails is left out, with
+the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 import fastdiff
 from benchmarks.clocks import Candidate, Clock, Wall, graphics
-from fastdiff.ops import extension
+from fastdiff.ops import extension, winners
 
 #: At least this part of the rounds must be free of involuntary switches, or all rounds count and the row says so.
 QUIET_PART = 0.3
@@ -140,16 +140,6 @@ def kind(dtype: torch.dtype) -> str:
     return "" if dtype == torch.float32 else f", {str(dtype).removeprefix('torch.')}"
 
 
-def processor() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def machine(device: str = "cpu") -> dict[str, Any]:
     """What a number depends on besides the code."""
     versions = {
@@ -161,7 +151,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     if torch.device(device).type == "cuda":
         return graphics(device) | versions
     return {
-        "processor": processor(),
+        "processor": winners.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instruction_set": "none" if extension.MISSING else extension.instruction_set(),

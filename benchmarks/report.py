@@ -1,8 +1,9 @@
-"""Puts what was measured into the pages: python -m benchmarks.report [FOLDER ...]
+"""Writes the measured tables into the docs: python -m benchmarks.report [FOLDER ...]
 
-A folder holds the files of one machine, benchmarks/results if none is named. Between the marks of docs/benchmarks.md,
-docs/engine.md and the README the tables are made anew, one for each folder that has the file; the words around the
-marks are written by hand, the rows never. Pictures are made of the first folder, where matplotlib is installed.
+A folder holds the files of one machine; the default is benchmarks/results. The tables between the marks in
+docs/benchmarks.md, docs/engine.md, docs/gpu_results.md and the README are regenerated, one for each folder that has the
+file. The text around the marks is written by hand, the rows never are. If matplotlib is installed, pictures are drawn
+from the first folder.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m benchmarks.suite [options of pytest]      for example --rounds 1, or -k "4x128"
 
-A file that fails, crashes or hangs does not end the others: it is told at the end, and the exit status is 1. What each
-took is kept in results/suite.json. A rival's row may stand from an earlier run (see bench_network.py);
-FASTDIFF_BENCH_FRESH=1 measures all.
+A file that fails, crashes or hangs does not stop the others; it is reported at the end, and the exit status is 1. The
+time of each file is stored in results/suite.json. A rival's row may be kept from an earlier run (see bench_network.py);
+FASTDIFF_BENCH_FRESH=1 measures everything.
 """
 
 from __future__ import annotations

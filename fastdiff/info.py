@@ -1,4 +1,4 @@
-"""What this installation can do, and why it cannot do the rest: the facts behind `fastdiff info`."""
+"""What is available in this installation, and why the rest is not: the facts behind `fastdiff info`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of one `config.json` and one `model.safetensors`: written complete or not at all, read only when whole.
+"""Folders of one `config.json` and one `model.safetensors`: written completely or not at all, verified when read.
 
 The JSON holds the SHA-256 of the weights. Pickles can run code and are refused.
 """

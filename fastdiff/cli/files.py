@@ -1,4 +1,4 @@
-"""Output files appear complete or not at all: written under a temporary name in the same folder, then renamed."""
+"""Output files appear complete or not at all: they are written to a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A short table for the machine at hand: our ops against the fewest calls of plain torch, and the shipped model.
+"""A short table for this machine: our ops against the fewest calls of plain torch, and the shipped model.
 
-The suite behind published figures is the folder benchmarks/ of the repository; this is what an installation can tell
-by itself in a minute or two. No time is shown for a wrong result. Candidates take turns; what is shown is the median
-of the ratios of a round, with their 10th and 90th percentile.
+The suite behind published figures is in the folder benchmarks/ of the repository; this is what an installation can
+measure by itself in about two minutes. A wrong result is not timed. Candidates take turns; the table shows the median
+of the ratios per round, with their 10th and 90th percentiles.
 """
 
 from __future__ import annotations

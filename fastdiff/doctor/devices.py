@@ -1,4 +1,4 @@
-"""Where ops are examined: tensors go there with their strides, and a call is timed there with cold caches."""
+"""The device under examination: places tensors on it with their strides, and times calls with cold caches."""
 
 from __future__ import annotations
 

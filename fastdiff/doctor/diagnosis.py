@@ -1,4 +1,4 @@
-"""All findings of one machine: run, judged, turned into winners, and told."""
+"""All findings on one machine: examined, judged, turned into winners, and reported."""
 
 from __future__ import annotations
 

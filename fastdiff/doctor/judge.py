@@ -1,4 +1,4 @@
-"""Right or wrong: the rule of accuracy against float64, for results of any structure.
+"""Right or wrong: the accuracy rule against float64, for results of any structure.
 
 error <= factor * (the error that plain torch makes in the same dtype) + 2 ulp of the largest exact value; the factor
 is 2, for gradients 3. Of fewer than 64 numbers torch may happen to be exact: there the floor is 16 ulp, for gradients

@@ -1,4 +1,4 @@
-"""The network and the whole loop on this machine: 50 steps of DDIM with the model that comes along, in several ways.
+"""The network and the whole loop on this machine: 50 DDIM steps with the shipped model, executed in several ways.
 
 Every way draws the images of the same seeds. Each is held against those that the CPU draws in eager torch: an image may
 differ by 1e-3 of the range, since a convolution may be computed by another algorithm.

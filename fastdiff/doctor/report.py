@@ -1,4 +1,4 @@
-"""The findings as text that can be pasted into an issue: two Markdown tables and a list of what went wrong."""
+"""The findings as text to paste into an issue: two Markdown tables and a list of what went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fewest calls of plain torch that do what an op does on an example: what `fastdiff bench` compares with.
+"""The fewest calls of plain torch that do what an op does on an example; `fastdiff bench` compares with them.
 
 These are not the references, which are written to be read and to be exact: noise here comes from torch's own generator.
 """

@@ -1,4 +1,4 @@
-"""Capture: a dynamo graph and the arguments of one call -> pre-dispatch ATen for exactly these shapes.
+"""Capture: from a dynamo graph and the arguments of one call to pre-dispatch ATen for exactly these shapes.
 
 Dynamo may hand over one graph with symbolic sizes for many shapes, in as many spellings as torch has. Traced again
 with fake tensors of concrete sizes it becomes a graph of plain ATen calls in which every operation has one name, before

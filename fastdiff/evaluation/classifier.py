@@ -1,4 +1,4 @@
-"""The small classifier that judges generated garments: ten classes, and a 64-number feature space for distances.
+"""The small classifier that judges generated garments: ten classes, and 64 features for distances.
 
 Four convolutions with batch norm over 32x32 grey images, global mean, one linear layer: 0.17 M weights, trained on the
 real training images in a few minutes on a CPU. Its file is kept in `fastdiff/assets/fashion_classifier/`.

@@ -1,4 +1,4 @@
-"""The trained classifier on disk: its weights, and a JSON file with their checksum and how they were made."""
+"""The trained classifier on disk: its weights, and a JSON file with their checksum and origin."""
 
 from __future__ import annotations
 

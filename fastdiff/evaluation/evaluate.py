@@ -1,4 +1,4 @@
-"""How good a class-conditional garment model is: class accuracy and Frechet distance of its images, by step count."""
+"""Quality of a class-conditional garment model: class accuracy and Frechet distance of its images, by step count."""
 
 from __future__ import annotations
 

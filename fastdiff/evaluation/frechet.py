@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features, each summed up by its mean and covariance.
+"""Frechet distance between two sets of features, each described by its mean and covariance.
 
     d^2 = |mu_1 - mu_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1^1/2 C_2 C_1^1/2)^1/2)
 

@@ -1,4 +1,4 @@
-"""Figures of priors over the codes of a VQ-VAE: how many codes are used, and how likely the right ones are."""
+"""Metrics of priors over the codes of a VQ-VAE: how many codes are used, and how likely the right ones are."""
 
 from __future__ import annotations
 

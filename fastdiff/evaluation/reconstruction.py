@@ -1,4 +1,4 @@
-"""How well an autoencoder with discrete latents gives images back, and how it uses its codes."""
+"""How well an autoencoder with discrete latents reconstructs images, and how it uses its codes."""
 
 from __future__ import annotations
 

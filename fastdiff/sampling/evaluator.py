@@ -1,4 +1,4 @@
-"""Evaluator: how the network, and what gives the second tensor of guidance, are called for one row of the table."""
+"""Calls the network, and whatever provides the second tensor of guidance, for one row of the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is given per sample: labels, conditions, initial and known images, all checked and spread over the samples."""
+"""Per-sample inputs: labels, conditions, initial and known images, checked and expanded to all samples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The sampling loop: the one loop that carries out every table.
+"""The sampling loop: a single loop that executes any table.
 
-Between the first and the last row nothing reads a tensor on the host: what a row does is known from the table, which
-the host made. The state is updated in place; buffers are allocated once.
+Between the first and the last row, nothing is read back to the host: the table, which the host made, says what each row
+does. The state is updated in place; buffers are allocated once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a sampling run takes its noise from."""
+"""The noise of a sampling run: by seed, from a generator, a function or a tensor."""
 
 from __future__ import annotations
 

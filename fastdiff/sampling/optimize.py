@@ -1,4 +1,4 @@
-"""Optimised time steps of a model: found once from reference trajectories, then read from a small JSON file.
+"""Optimised time steps of a model: computed once from reference trajectories, then read from a small JSON file.
 
 The file lies beside the model; where that folder cannot be written, in the user's cache. An entry's key is a hash of
 the weights, the schedule and the options, so a model that changed never finds the steps of its predecessor.

@@ -1,4 +1,4 @@
-"""Plan: the arguments of a call, checked and turned into everything the loop needs."""
+"""Checks the arguments of a call and turns them into a plan, which holds everything the loop needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the loop stands: one row of the table, read on the host or, in a recording, on the device."""
+"""The current row of the loop, read from the table on the host or, in a recording, on the device."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Rows that were recorded once and are replayed: CUDA graphs of the sampling loop.
+"""CUDA graphs of the sampling loop: rows are recorded once and replayed.
 
-A recording holds no number of a run, only addresses. The table, the times, the seeds and everything given per sample
-are loaded into its static buffers. Where single rows are replayed, a counter on the device says which row it is, and
-its own tiny launch advances it; in a recording of the whole loop each row has its place, and one launch stands between
-two network calls. So one recording serves every run of the same shapes: other seeds, labels, guidance weights, even
-another solver of as many rows. A network's numbers and flags in Python are part of the recording, see
-`fastdiff.engine.replay_cache.settings_of`.
+A recording holds addresses, not numbers. The table, the times, the seeds and everything given per sample are copied
+into its static buffers, so one recording serves every run of the same shapes: other seeds, labels and guidance weights,
+even another solver with the same number of rows. If single rows are replayed, a counter on the device says which row it
+is, and a small launch of its own advances it. In a recording of the whole loop each row has its fixed place, and one
+launch stands between two network calls. Numbers and flags that a network keeps in Python are part of the recording,
+see `fastdiff.engine.replay_cache.settings_of`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Recording:
 
     def _record(self, whole: bool, rows: tuple[Kind, ...], first: int) -> Replay:
         """One replay of the whole loop or of rows of one kind, of which `first` is one in the loaded run."""
-        task, buffers = self._mannered(rows, first), self.buffers
+        task, buffers = self._direct(rows, first), self.buffers
         at: list[Position] = (
             [FixedPosition(kind, k, buffers.rows, self._times) for k, kind in enumerate(rows)]
             if whole
@@ -139,8 +139,8 @@ class Recording:
 
         return self._recorder.record(work, lambda: self._counter.fill_(first), self.static())
 
-    def _mannered(self, rows: tuple[Kind, ...], first: int) -> Run:
-        """The run, its networks given the state itself where they leave it alone."""
+    def _direct(self, rows: tuple[Kind, ...], first: int) -> Run:
+        """The run, with its networks given the state itself instead of a copy if they leave it alone."""
         task, buffers = self._task, self.buffers
         told = buffers.x0 if task.self_condition else None
         for kind in set(rows):

@@ -1,4 +1,4 @@
-"""Columns per sample: what a row's weights and limits become when they depend on the network's outputs.
+"""Per-sample columns: weights and limits of a row that depend on the network's outputs.
 
 One small reduction over the outputs of each sample, without reading anything on the host; the fused step does the rest.
 """

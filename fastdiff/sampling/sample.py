@@ -1,4 +1,4 @@
-"""The public call: images from a model in one line."""
+"""`fastdiff.sample`: images from a model in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be sampled: a shipped model, a saved one, or any network with its schedule and prediction."""
+"""What can be sampled from: a shipped model, a saved one, or any network with its schedule and prediction."""
 
 from __future__ import annotations
 

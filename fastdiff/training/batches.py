@@ -1,7 +1,7 @@
-"""What one optimizer step sees: which images, times, noise and labels, all from counters.
+"""What one optimizer step sees (images, times, noise, labels), all derived from counters.
 
 Image number j of the run (j = step * batch_size + position) is sample j modulo N of the permutation of epoch j // N,
-and everything random about it comes from Philox with the seed `run seed + j`. So a step can be made again at any
+and everything random about it comes from Philox with the seed `run seed + j`. So a step can be recreated at any
 time, by any process, with no generator state.
 """
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with one safetensors file and one JSON file, complete or not there at all.
+"""Checkpoints: a folder with one safetensors file and one JSON file, complete or absent.
 
 A checkpoint is written into a folder of a temporary name, flushed to the disk and renamed. The JSON file holds the
 SHA-256 of the tensors, so that a damaged one is noticed; then the one before it is used, with a warning.

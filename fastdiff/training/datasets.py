@@ -1,4 +1,4 @@
-"""Images and labels from the formats people have: one function, `read_dataset`."""
+"""Images and labels from common formats, read by one function, `read_dataset`."""
 
 from __future__ import annotations
 

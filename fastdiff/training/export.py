@@ -1,4 +1,4 @@
-"""A model out of the folder of a run, while it still goes on or after it was stopped."""
+"""Extracts a model from the folder of a run, while it is running or after it was stopped."""
 
 from __future__ import annotations
 

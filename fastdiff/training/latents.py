@@ -1,4 +1,4 @@
-"""What priors over the latents of a VQ-VAE are trained on: the trained VQ-VAE, and what it makes of images."""
+"""What priors over the latents of a VQ-VAE are trained on: the trained VQ-VAE and its latents of the images."""
 
 from __future__ import annotations
 

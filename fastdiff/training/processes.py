@@ -1,4 +1,4 @@
-"""One process or several: what torchrun and accelerate put into the environment."""
+"""One process or several, as torchrun and accelerate describe them in the environment."""
 
 from __future__ import annotations
 

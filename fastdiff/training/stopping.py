@@ -1,4 +1,4 @@
-"""Ending a run on SIGTERM or Ctrl-C: after the step in progress, with a checkpoint."""
+"""Stopping a run on SIGTERM or Ctrl-C: after the current step, with a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run trains: the network, the loss of a step, and the model it ends as. The loop does the rest."""
+"""What a run trains: the network, the loss of a step, and the resulting model. The loop does the rest."""
 
 from __future__ import annotations
 
