@@ -1,7 +1,8 @@
 """Whole networks: the engine against eager torch, torch.compile, OpenVINO, ONNX Runtime, ncnn and MNN.
 
 One process per rival (benchmarks/rivals.py); this one tells them in turn to run. All are made ready first, so that no
-compilation runs beside a timing. What is counted: the time of a call, that of making ready (cold start), and memory.
+compilation runs beside a timing. What is counted: the time of a call, that of making ready (cold start), and memory;
+and between the rounds what the processor reads and multiplies, since small batches wait for their weights.
 
 Measured in every run: ours, eager torch, and the rivals that were quickest in results/network.json. The row of another
 stands from that run where its case, machine and version are unchanged; its times are then scaled by what eager torch
@@ -28,6 +29,7 @@ import torch
 
 from benchmarks.measure import Comparison, Spread, kept, machine, save
 from benchmarks.networks import NETWORKS
+from benchmarks.rates import Rates
 from benchmarks.rivals import NEEDS, RIVALS
 
 RESULTS = Path(__file__).parent / "results" / "network.json"
@@ -117,8 +119,8 @@ def errors(rivals: dict[str, Rival]) -> dict[str, float]:
     return found
 
 
-def times_of(rivals: dict[str, Rival], rounds: int) -> np.ndarray:
-    """Milliseconds of a call (round, rival), in turns."""
+def times_of(rivals: dict[str, Rival], rounds: int, rates: Rates) -> np.ndarray:
+    """Milliseconds of a call (round, rival), in turns; the processor's own rates are taken before each round."""
     order = list(rivals.values())
     took = [rival.milliseconds(1) for rival in order]
     calls = [max(1, round(100 / one)) for one in took]
@@ -126,6 +128,7 @@ def times_of(rivals: dict[str, Rival], rounds: int) -> np.ndarray:
     rounds = min(rounds, max(FEWEST, round(ROUNDS_S / round_s)))
     times = np.empty((rounds, len(order)))
     for k in range(rounds):
+        rates.take()
         for j in np.roll(np.arange(len(order)), k):
             order[j].milliseconds(1)  # not counted: a waiting process may have lost its memory
             times[k, j] = order[j].milliseconds(calls[j])
@@ -141,7 +144,8 @@ def timed(
     for name in [name for name in rivals if error[name] > WRONG]:
         cannot[name] = f"its result is wrong: error {error.pop(name):.1e} of the largest value"
         rivals.pop(name).process.kill()
-    order, times = list(rivals), times_of(rivals, rounds)
+    rates = Rates()
+    order, times = list(rivals), times_of(rivals, rounds, rates)
     memory = {name: rival.memory() for name, rival in rivals.items()}
     bar = BARS.get((network, batch), 1.5)
     return Comparison(
@@ -154,6 +158,7 @@ def timed(
         quiet=True,
         facts={
             "machine": machine(),
+            "rates": rates.spreads(),
             "versions": {name: version(name) for name in order},
             "bar": {name: bar for name in order if not name.startswith("fastdiff")},
             "cold_start_s": {name: rival.cold_s for name, rival in rivals.items()},

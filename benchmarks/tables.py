@@ -43,6 +43,8 @@ def remarks(comparison: Kept) -> list[str]:
     """Remarks below the table: which rivals could not run; for whole networks also cold start, memory and error."""
     facts, name = comparison["facts"], comparison["name"]
     told = [f"{rival} is left out ({reason})" for rival, reason in facts.get("cannot", {}).items()]
+    if facts.get("rates"):
+        told.append(f"between the rounds the processor reached {rated(facts['rates'])}")
     if facts.get("standing"):
         drift = next(iter(facts["standing"].values()))
         scaled = f"scaled by {drift:.2f} (eager torch's time now / then)"
@@ -51,6 +53,15 @@ def remarks(comparison: Kept) -> list[str]:
     if facts.get("cold_start_s") and facts.get("error"):
         lines += ["", *besides(comparison)]
     return lines
+
+
+def rated(rates: dict[str, dict[str, float]]) -> str:
+    """Rates of the processor with their spread, such as `read 20 [18 to 24] GB/s`."""
+    found = []
+    for name, spread in rates.items():
+        what, unit = name.split(", ")
+        found.append(f"{what} {spread['median']:.0f} [{spread['p10']:.0f} to {spread['p90']:.0f}] {unit}")
+    return " and ".join(found)
 
 
 #: How many times longer than ours the first result of a rival that also compiles should take.

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import bench_network
 from benchmarks.measure import Comparison, Spread, kept, machine, save
+from benchmarks.rates import Rates
 from benchmarks.report import PAGES, RESULTS, files, filled
 from benchmarks.tables import COLD_BAR, HEADLINES, MODES_OF, headline, modes, remarks, roofline
 
@@ -60,6 +62,18 @@ def test_what_a_network_tells_beside_its_times():
         "| fastdiff | 4.0 |  |  |  | 900 | 800 | 300 | 1.0e-06 |",
         "| old | 10.0 | 2.5 |  |  | 500 | 400 |  | 0.0e+00 |",
         "| torch.compile + freezing | 24.0 | 6.0 | 8 | 75% | 1000 | 900 |  | 0.0e+00 |",
+    ]
+
+
+def test_a_race_tells_what_the_processor_itself_reached():
+    rates = Rates()
+    rates.far = torch.ones(1000)
+    rates.take()
+    assert all(spread["median"] > 0 for spread in rates.spreads().values())
+    known = {name: {"p10": 18.0, "median": 20.4, "p90": 24.0} for name in rates.spreads()}
+    facts = {"rates": known}
+    assert remarks({"name": "net", "ours": "fastdiff", "facts": facts})[1:] == [
+        "net: between the rounds the processor reached read 20 [18 to 24] GB/s and sgemm 20 [18 to 24] GFLOP/s."
     ]
 
 
