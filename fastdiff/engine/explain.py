@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -147,7 +148,7 @@ def _steps(module: fx.GraphModule, args: list[Any]) -> list[Step]:
             timer.run(*args)
     steps = []
     for node, seconds in timer.seconds.items():
-        if node.op != "call_function":
+        if node.op != "call_function" or node.target is operator.getitem:
             continue
         target = node.target
         name = getattr(target, "__name__", str(target))

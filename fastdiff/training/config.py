@@ -52,8 +52,7 @@ class RunConfig:
     """Options of every training run; the same options and data give the same weights."""
 
     data: str
-    """fashion-mnist, mnist, cifar10 or digits, or a path: a folder of pictures, a folder with the files of one of these
-    data sets, or an .npz, .safetensors or IDX file."""
+    """fashion-mnist, mnist, cifar10, digits, a folder (of pictures or such a data set), .npz, .safetensors or IDX."""
     out: str
     """Folder of the run: checkpoints, log, previews and the finished model."""
     size: int | None = None
@@ -89,8 +88,7 @@ class RunConfig:
     device: str = "auto"
     """A torch device such as cpu or cuda:1; auto: a GPU if there is one."""
     compile: bool = False
-    """Compile the network with torch.compile; the first step then takes minutes. Resuming with another value of this
-    option, or on another device, gives the same weights only up to rounding."""
+    """Use torch.compile; the first step takes minutes. Resuming with another value changes weights by rounding only."""
     log_every: int = 50
     """Steps between lines of the log."""
     checkpoint_every: int = 1000
