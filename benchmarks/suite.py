@@ -91,7 +91,7 @@ def run(
     for name, command in commands.items():
         left = whole_s - (time.monotonic() - began)
         if left <= 0:
-            suite.wrong[name] = f"not begun: {whole_s:.0f} s were over"
+            suite.wrong[name] = f"not started: the time limit of {whole_s:.0f} s was reached"
             continue
         start = time.monotonic()
         print(f"== {name}", flush=True)

@@ -157,5 +157,5 @@ def named(kind: str) -> Device:
     if name != "cuda" or (index and not index.isdigit()):
         raise ValueError(f"doctor: device must be auto, cpu, cuda or cuda:N, got {kind!r}")
     if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"doctor: device must be one that is here, got {kind!r} (see `fastdiff info`)")
+        raise ValueError(f"doctor: device must be available here, got {kind!r} (see `fastdiff info`)")
     return Cuda(int(index or 0))

@@ -40,7 +40,7 @@ class Diagnosis:
     device: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     unexamined: dict[str, str] = field(default_factory=dict)
-    stored: str = "not asked for"
+    stored: str = "not stored, as asked"
     seconds: float = 0.0
 
     def failures(self) -> list[Finding]:
@@ -150,7 +150,7 @@ def diagnose(
         for number, request in enumerate(wanted):
             left_s = began + budget_s - time.monotonic()
             if left_s < request.needs_s:
-                found.unexamined |= _left(wanted[number:], f"the {budget_s:g} s were over")
+                found.unexamined |= _left(wanted[number:], f"the time limit of {budget_s:g} s was reached")
                 break
             if progress is not None:
                 progress(request.op, number, len(wanted))

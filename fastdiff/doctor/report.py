@@ -94,7 +94,7 @@ def _correctness(findings: list[Finding]) -> list[tuple[str, str, str, str]]:
 def _counted(own: list[Finding]) -> str:
     states = [found.state for found in own]
     if set(states) == {"refused"}:
-        return f"takes none of the examples: {own[0].note}"
+        return f"refuses all examples: {own[0].note}"
     order = ("right", *FAILURES, "refused")
     return ", ".join(f"{states.count(state)} {state}" for state in order if state in states)
 
@@ -105,7 +105,7 @@ def _absent(findings: list[Finding]) -> list[str]:
     for one in findings:
         if one.state == "absent" and one.op != LOOP:
             ops.setdefault((one.backend, one.note), {})[one.op] = None
-    return [f"{backend} is not here for {', '.join(of)}: {why}" for (backend, why), of in ops.items()]
+    return [f"{backend} is not available for {', '.join(of)}: {why}" for (backend, why), of in ops.items()]
 
 
 def _times(found: Diagnosis) -> list[tuple[str, str, str, str]]:

@@ -34,7 +34,7 @@ def test_a_file_that_fails_crashes_or_hangs_does_not_end_the_others():
 def test_nothing_is_begun_when_the_time_is_over():
     commands = {name: [sys.executable, "-S", "-c", "import time; time.sleep(20)"] for name in ("a", "b")}
     found = suite.run(commands, {"a": 9.0, "b": 9.0}, whole_s=0.2)
-    assert found.wrong == {"a": "ended after 0 s", "b": "not begun: 0 s were over"}
+    assert found.wrong == {"a": "ended after 0 s", "b": "not started: the time limit of 0 s was reached"}
 
 
 def test_what_a_file_leaves_running_is_ended(tmp_path):

@@ -48,7 +48,7 @@ def test_unknown_devices_are_refused(kind):
 
 def test_a_gpu_that_is_not_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="doctor: device must be one that is here, got 'cuda:1'"):
+    with pytest.raises(ValueError, match="doctor: device must be available here, got 'cuda:1'"):
         devices.named("cuda:1")
     assert devices.named("auto").kind == "cpu"
 

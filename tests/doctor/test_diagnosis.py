@@ -84,7 +84,7 @@ def test_winners_are_stored_per_device_and_read_back(found):
 def test_the_report_names_everything(found):
     text = report.as_text(found)
     assert "| toy | triton  | 1 right, 1 wrong, 1 error, 1 crashed, 1 timeout, 1 refused |" in text
-    assert "cuda is not here for toy: nvcc was not found" in text
+    assert "cuda is not available for toy: nvcc was not found" in text
     assert "| toy | usual   | triton 2 (2 to 2); cpp 4 (4 to 4); torch 8 (8 to 8) | cpp     |" in text
     assert "- toy on triton, hang, forward: timeout (silent for 5 s, in forward)" in text
     assert "not examined: bare: it has no examples" in text and "device: name Stub 9000" in text
@@ -100,7 +100,7 @@ def test_without_a_cache_folder_it_says_so(tmp_path):
 def test_time_that_runs_out_is_told():
     found = examined(budget_s=0.0)
     assert set(found.unexamined) == {"bare", *(f"toy {name}" for name in stub.EXAMPLES)}
-    assert found.findings == [] and "the 0 s were over" in report.as_text(found)
+    assert found.findings == [] and "the time limit of 0 s was reached" in report.as_text(found)
 
 
 def test_what_was_not_examined_is_told_by_op():

@@ -118,7 +118,7 @@ def test_the_loop_is_drawn_before_the_ops_and_by_inductor_after_them(monkeypatch
         asked.clear()
         short = diagnose("stub", store=False, budget_s=60.0)
         assert asked == ["sample"] * 4 + ["toy"] * len(stub.EXAMPLES)
-        assert short.unexamined["sample inductor"] == "the 60 s were over"
+        assert short.unexamined["sample inductor"] == "the time limit of 60 s was reached"
         asked.clear()
         diagnose("stub", ops=["toy"], store=False)
         assert set(asked) == {"toy"}
