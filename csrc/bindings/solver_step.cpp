@@ -37,6 +37,12 @@ void check_needs(const float* row, const Given& given, int64_t slots) {
   need(given.mask && row[k_i_y] != 0.0f, given.known, "known");
   need(noisy && !given.noise, given.seeds, "seeds");
   need(region && !given.known_noise, given.seeds, "seeds");
+  if (given.seeds && (noisy || region)) {
+    for (const int name : {k_noise_row, k_stream})
+      STD_TORCH_CHECK(row[name] >= 0.0f && row[name] < 0x1p32f && row[name] == std::floor(row[name]),
+                      "solver_step: noise_row and stream must be whole numbers in [0, 2**32), got ",
+                      row[name]);
+  }
   for (int k = 0; k < kHistories; ++k) {
     if (row[k_h_0 + k] != 0.0f) check_slot(row, k_slot_0 + k, slots);
   }

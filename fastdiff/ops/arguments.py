@@ -19,8 +19,9 @@ def check_tensor(op: str, name: str, value: object) -> None:
     """A `TypeError` unless value is a tensor, and one with strides (not sparse)."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(value).__name__}")
-    if value.layout != torch.strided:
-        raise TypeError(f"{op}: {name} must be a dense tensor, got {value.layout}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested one" if value.is_nested else value.layout
+        raise TypeError(f"{op}: {name} must be a dense tensor, got {kind}")
 
 
 def check_number(op: str, name: str, value: object, least: float = -math.inf) -> None:

@@ -117,6 +117,17 @@ def slots(row: Sequence[float]) -> list[float]:
     ]
 
 
+def check_columns(op: str, row: Sequence[float], *, made: bool) -> None:
+    """A `ValueError` unless the row pushes what there is, and names its noise by whole numbers where that is made."""
+    kinds = [row[column(f"push_{k}")] for k in range(PUSHES)]
+    if any(kind not in tuple(Push) for kind in kinds):
+        raise ValueError(f"{op}: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got {kinds}")
+    for name in ("noise_row", "stream"):
+        value = row[column(name)]
+        if made and not (0 <= value < 2**32 and value == int(value)):
+            raise ValueError(f"{op}: {name} must be a whole number in [0, 2**32), got {value}")
+
+
 def cpp_header() -> str:
     """The C++ view of this file."""
     entries = "".join(f"  k_{name} = {i},\n" for name, i in _INDEX.items())

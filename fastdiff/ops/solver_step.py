@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import device, dispatch, extension, philox
 from .arguments import check_exactly, check_like, check_tensor, check_written, described, overlap
-from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, column, needs, slots
+from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, check_columns, column, needs, slots
 from .shape_classes import of_maps
 
 Coefficient = float | Tensor
@@ -241,9 +241,7 @@ def _check_needs(values: list[float], inputs: Mapping[str, Any]) -> None:
     size = 0 if inputs["history"] is None else inputs["history"].shape[0]
     if any(not 0 <= slot < size or slot != int(slot) for slot in slots(values)):
         raise ValueError(f"{_OP}: history must have the slots {slots(values)} of the row, got {size} slots")
-    kinds = [values[column(f"push_{k}")] for k in range(PUSHES)]
-    if any(kind not in tuple(Push) for kind in kinds):
-        raise ValueError(f"{_OP}: push must be 0 (none), 1 (x), 2 (x0) or 3 (eps), got {kinds}")
+    check_columns(_OP, values, made=inputs["seeds"] is not None and bool(wanted & {"noise", "known_noise"}))
 
 
 _DENSE = ("x", "history", "out", "x0_out", "table", "seeds", "per_sample")

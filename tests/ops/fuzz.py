@@ -272,7 +272,7 @@ def _copies(value: Any, dtype: torch.dtype | None = None, plain: bool = False) -
     if isinstance(value, tuple):
         parts = [_copies(part, dtype, plain) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    if not isinstance(value, Tensor) or value.is_meta or value.is_sparse:
+    if not isinstance(value, Tensor) or value.is_meta or value.is_sparse or value.is_nested:
         return value
     wide = dtype if dtype is not None and value.is_floating_point() else None
     if value.is_neg() or value.is_conj():
@@ -316,6 +316,8 @@ def judged(op: str, example: Example, arguments: dict[str, Any], what: str) -> s
 def _told(value: Any) -> str:
     if not isinstance(value, Tensor):
         return repr(value)[:200]
+    if value.is_nested:
+        return f"nested {value.dtype}"
     strides = "" if value.is_sparse else f" strides {value.stride()}"
     return f"{tuple(value.shape)} {value.dtype} {value.device}{strides}"
 

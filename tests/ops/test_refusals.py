@@ -21,6 +21,7 @@ WRONG = {
     "complex": lambda t: t.to(torch.complex64),
     "another device": lambda t: t.to("meta"),
     "sparse": lambda t: t.to_sparse(),
+    "nested": lambda t: torch.nested.nested_tensor([t]),
     "no tensor": lambda t: "x",
     "one dimension more": lambda t: t.reshape(*t.shape, *[1] * 6),
 }

@@ -245,3 +245,13 @@ def test_reference_is_what_the_torch_backend_runs():
     with use_backend("torch"):
         assert torch.equal(solver_step(table_of(STEP), 0, x, m), reference(table_of(STEP), 0, x, m))
     assert row.WIDTH == table_of({}).shape[1]
+
+
+@pytest.mark.parametrize("backend", [pytest.param("cpp", marks=needs_cpp), "torch"])
+@pytest.mark.parametrize("name", ["noise_row", "stream"])
+@pytest.mark.parametrize("value", [-1.0, 0.5, 2.0**32, float("nan")])
+def test_made_noise_is_named_by_whole_numbers(backend, name, value):
+    """A negative float has no value as a 32-bit word: C++ took another one than torch."""
+    table, x = table_of({"b": 1.0, "s": 1.0, name: value}), torch.zeros(1, 3)
+    with use_backend(backend), pytest.raises(ValueError, match="solver_step: .* whole number"):
+        solver_step(table, 0, x, seeds=torch.tensor([1]))
