@@ -2,7 +2,7 @@
 # make demo         draw a grid of garments from the shipped model: out/demo.png
 # make test         the quick tests
 # make test-slow    all tests, including those marked slow
-# make test-asan    random calls of every op on an extension built with the address sanitizer
+# make test-asan    random calls of every op, public and raw, on an extension built with the address sanitizer
 # make check        ruff, format, types, import layers, C++ format
 # make format       apply what check asks for, where a tool can
 # make bench        the measurements of benchmarks/, printed and stored as JSON, with the pages made from them
@@ -56,12 +56,13 @@ test-slow: install
 ASAN := build/asan
 CALLS ?= 500
 ASAN_FLAGS := -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined -g1
+ASAN_RUN = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH=$(ASAN)/lib $(BIN)/python
 test-asan: install
 	CFLAGS="$(ASAN_FLAGS)" FASTDIFF_REQUIRE_EXT=1 $(BIN)/python setup.py -q build --build-base $(ASAN)/tmp --build-lib $(ASAN)/lib
 	for op in $$($(BIN)/python -c "from fastdiff.ops import dispatch; dispatch.load(); print(*sorted(dispatch.registered()))"); do \
-	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONPATH=$(ASAN)/lib \
-	  $(BIN)/python tests/ops/fuzz.py $$op $(CALLS) 0 || exit 1; done
+	  $(ASAN_RUN) tests/ops/fuzz.py $$op $(CALLS) 0 || exit 1; done
+	$(ASAN_RUN) tests/ops/fuzz_raw.py $(CALLS) 0
 
 check: install
 	$(BIN)/ruff check .

@@ -15,6 +15,12 @@ Args add_noise_arguments(const Tensor& out, const OptionalTensor& noise_out, con
   STD_TORCH_CHECK(seeds.has_value() || (noise.has_value() && offset == 0.0),
                   "add_noise: seeds must be given, or the noise");
   check_row(row, "add_noise");
+  const bool in_place = out.const_data_ptr() == x0.const_data_ptr() && x0.is_contiguous() &&
+                        x0.scalar_type() == ScalarType::Float;
+  check_apart("add_noise", {Extent(out), Extent(noise_out)},
+              {in_place ? Extent() : Extent(x0), Extent(noise), Extent(alpha), Extent(sigma), Extent(seeds),
+               Extent(rows)});
+  check_apart("add_noise", {Extent(noise_out)}, {Extent(x0)});
   Args args;
   args.samples = samples_of(x0);
   const int64_t batch = args.samples.batch;

@@ -14,12 +14,11 @@ void attention(Tensor out, OptionalTensor log_sums, Tensor q, Tensor k, Tensor v
   args.q = matrices_of(q, "q");
   args.k = matrices_of(k, "k");
   args.v = matrices_of(v, "v");
-  args.out = matrices_of(out, "out");
+  args.out = written_matrices_of(out, "out");
   STD_TORCH_CHECK(same_heads(q, k) && same_heads(q, v) && same_heads(q, out),
                   "attention: q, k, v and out must have the same leading dimensions");
   check_attention(args.q, args.k, args.v, args.out, "attention");
-  STD_TORCH_CHECK(!overlap(out, q) && !overlap(out, k) && !overlap(out, v),
-                  "attention: out must not share memory with an input");
+  check_apart("attention", {Extent(out), Extent(log_sums)}, {Extent(q), Extent(k), Extent(v)});
   args.out_data = out.mutable_data_ptr();
   args.scale = static_cast<float>(scale);
   if (log_sums.has_value()) {

@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kMostPixels = 128, kFewPixels = 48;  // of a block
 
 int64_t packed_floats(int64_t outs, int64_t channels) {
+  check_channels(outs, channels, "conv1x1");
   return ceil_div(outs, cpu_kernels().lanes) * cpu_kernels().lanes * channels;
 }
 
@@ -17,7 +18,7 @@ int64_t packed_floats(int64_t outs, int64_t channels) {
 // there.
 const float* map_like(const OptionalTensor& t, const Tensor& x, int64_t channels, const char* name) {
   if (!t.has_value()) return nullptr;
-  bool fits = t->is_cpu() && t->scalar_type() == ScalarType::Float && t->dim() == x.dim();
+  bool fits = is_here(*t) && t->scalar_type() == ScalarType::Float && t->dim() == x.dim();
   for (int64_t d = 0; fits && d < x.dim(); ++d) fits = t->size(d) == (d == 1 ? channels : x.size(d));
   STD_TORCH_CHECK(fits && dense_in_order(*t, true), "conv1x1: ", name,
                   " must be a float32 map of the expected shape, channels last");
@@ -62,7 +63,7 @@ void conv1x1(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   map.channels2 = x2.has_value() && x2->dim() == x.dim() ? x2->size(1) : 0;
   map.outs = out.size(1);
   map.height = map.width = 1;
-  for (int64_t d = 2; d < x.dim(); ++d) map.width *= x.size(d);
+  for (int64_t d = 2; d < x.dim(); ++d) map.width = times(map.width, x.size(d));
   map.activate = activate;
   map.gain = static_cast<float>(gain);
   const int64_t channels = map.channels + map.channels2;
@@ -90,16 +91,18 @@ void conv1x1(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   if (statistics.has_value())
     map.statistics = floats_of_shape(*statistics, {map.batch, conv1x1_stretches(map.width), 3, map.outs},
                                      "conv1x1: statistics");
-  STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv1x1: out must not share memory with the input");
-  STD_TORCH_CHECK(map.residual == map.out || !overlap(out, residual),
-                  "conv1x1: out must be the residual itself or apart from it");
-  if (x.numel() == 0) return;
+  const bool in_place = map.residual == map.out;
+  check_apart("conv1x1", {Extent(out), Extent(statistics)},
+              {Extent(x), Extent(x2), Extent(packed), Extent(bias), Extent(factors), Extent(pixel),
+               Extent(add), in_place ? Extent() : Extent(residual)});
+  STD_TORCH_CHECK(channels > 0 || out.numel() == 0, "conv1x1: x must have a channel");
+  if (out.numel() == 0) return;
   compute_or_write([args]() mutable { run(args); }, out, statistics, x, x2, packed, bias, factors, pixel, add,
                    residual);
 }
 
 void conv1x1_pack(Tensor packed, Tensor weight) {
-  const bool fits = weight.is_cpu() && weight.scalar_type() == ScalarType::Float && weight.dim() == 2;
+  const bool fits = is_here(weight) && weight.scalar_type() == ScalarType::Float && weight.dim() == 2;
   STD_TORCH_CHECK(fits, "conv1x1: weight must be float32 (Cout, Cin)");
   check_dense(packed, "conv1x1: packed", ScalarType::Float);
   Conv1x1PackArgs args;
@@ -107,6 +110,7 @@ void conv1x1_pack(Tensor packed, Tensor weight) {
   args.channels = weight.size(1);
   STD_TORCH_CHECK(packed.numel() == packed_floats(args.outs, args.channels),
                   "conv1x1: packed has the wrong size");
+  check_apart("conv1x1", {Extent(packed)}, {Extent(weight)});
   args.weight = static_cast<const float*>(weight.const_data_ptr());
   for (int d = 0; d < 2; ++d) args.strides[d] = weight.stride(d);
   args.out = static_cast<float*>(packed.mutable_data_ptr());

@@ -11,20 +11,22 @@ namespace {
 // output channels of another chunk.
 constexpr int64_t kBlockTiles = 32, kFewTiles = 16, kChunk = 2, kWideChunk = 256;
 
-int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
-  const int64_t lanes = cpu_kernels().lanes;
-  return ceil_div(outs, lanes) * lanes * conv3x3_positions(tile) * conv3x3_depth(tile, channels);
-}
-
 void check_tile(int64_t tile) {
   STD_TORCH_CHECK(tile == 1 || tile == 2 || tile == 4, "conv3x3: tile must be 1, 2 or 4, got ", tile);
+}
+
+int64_t packed_floats(int64_t tile, int64_t outs, int64_t channels) {
+  check_tile(tile);
+  check_channels(outs, channels, "conv3x3");
+  const int64_t lanes = cpu_kernels().lanes;
+  return ceil_div(outs, lanes) * lanes * conv3x3_positions(tile) * conv3x3_depth(tile, channels);
 }
 
 // A float32 map (B, C, H, W) whose channels are last; null for one that is not there.
 const float* channels_last_map(const OptionalTensor& t, std::initializer_list<int64_t> shape,
                                const char* name) {
   if (!t.has_value()) return nullptr;
-  bool fits = t->is_cpu() && t->scalar_type() == ScalarType::Float && t->dim() == 4;
+  bool fits = is_here(*t) && t->scalar_type() == ScalarType::Float && t->dim() == 4;
   for (int64_t d = 0; fits && d < 4; ++d) fits = t->size(d) == shape.begin()[d];
   STD_TORCH_CHECK(fits && dense_in_order(*t, true), "conv3x3: ", name,
                   " must be a float32 map of the expected shape, channels last");
@@ -97,6 +99,7 @@ void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   STD_TORCH_CHECK(x.dim() == 4 && out.dim() == 4, "conv3x3: x and out must be (B, C, H, W)");
   Conv3x3Args args;
   const int64_t height = x.size(2), width = x.size(3);
+  times(4, times(height, width));  // what follows counts in 64 bits, of a map without elements, too
   args.batch = x.size(0);
   args.channels = x.size(1);
   args.channels2 = x2.has_value() && x2->dim() == 4 ? x2->size(1) : 0;
@@ -131,21 +134,24 @@ void conv3x3(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor x2,
   map.batch = args.batch;
   map.channels = args.outs;
   args.add = factor_rows(add, map, "conv3x3: add", args.add_stride);
-  const Conv3x3Cut cut = conv3x3_cut(tile, args.height, args.width);
+  const bool pixels = args.height > 0 && args.width > 0;
+  const int64_t stretches = pixels ? conv3x3_cut(tile, args.height, args.width).per_sample : 0;
   if (statistics.has_value())
     args.statistics =
-        floats_of_shape(*statistics, {args.batch, cut.per_sample, 3, args.outs}, "conv3x3: statistics");
-  STD_TORCH_CHECK(!overlap(out, x) && !overlap(out, x2), "conv3x3: out must not share memory with the input");
-  STD_TORCH_CHECK(args.residual == args.out || !overlap(out, residual),
-                  "conv3x3: out must be the residual itself or apart from it");
-  if (x.numel() == 0) return;
+        floats_of_shape(*statistics, {args.batch, stretches, 3, args.outs}, "conv3x3: statistics");
+  const bool in_place = args.residual == args.out;
+  check_apart("conv3x3", {Extent(out), Extent(statistics)},
+              {Extent(x), Extent(x2), Extent(packed), Extent(bias), Extent(factors), Extent(pixel),
+               Extent(add), in_place ? Extent() : Extent(residual)});
+  STD_TORCH_CHECK(channels > 0 || out.numel() == 0, "conv3x3: x must have a channel");
+  if (out.numel() == 0) return;
   compute_or_write([args]() mutable { run(args); }, out, statistics, x, x2, packed, bias, factors, pixel, add,
                    residual);
 }
 
 void conv3x3_pack(Tensor packed, Tensor weight, int64_t tile) {
   check_tile(tile);
-  const bool fits = weight.is_cpu() && weight.scalar_type() == ScalarType::Float && weight.dim() == 4 &&
+  const bool fits = is_here(weight) && weight.scalar_type() == ScalarType::Float && weight.dim() == 4 &&
                     weight.size(2) == 3 && weight.size(3) == 3;
   STD_TORCH_CHECK(fits, "conv3x3: weight must be float32 (Cout, Cin, 3, 3)");
   check_dense(packed, "conv3x3: packed", ScalarType::Float);
@@ -155,6 +161,7 @@ void conv3x3_pack(Tensor packed, Tensor weight, int64_t tile) {
   args.tile = tile;
   STD_TORCH_CHECK(packed.numel() == packed_floats(tile, args.outs, args.channels),
                   "conv3x3: packed has the wrong size");
+  check_apart("conv3x3", {Extent(packed)}, {Extent(weight)});
   args.weight = static_cast<const float*>(weight.const_data_ptr());
   for (int d = 0; d < 4; ++d) args.strides[d] = weight.stride(d);
   args.out = static_cast<float*>(packed.mutable_data_ptr());

@@ -30,7 +30,7 @@ inline FeatureMap feature_map_of(const Tensor& x, const char* op) {
   map.batch = x.size(0);
   map.channels = x.size(1);
   map.pixels = 1;
-  for (int64_t d = 2; d < x.dim(); ++d) map.pixels *= x.size(d);
+  for (int64_t d = 2; d < x.dim(); ++d) map.pixels = times(map.pixels, x.size(d));
   map.element = element_of(x, "x");
   map.channels_last = dense_in_order(x, true) && !(map.channels == 1 && map.pixels > 1);
   STD_TORCH_CHECK(map.channels_last || dense_in_order(x, false), op, ": x must be dense");

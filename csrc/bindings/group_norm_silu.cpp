@@ -24,7 +24,8 @@ GroupNormArgs arguments(const Tensor& out, const Tensor& statistics, const Tenso
   args.x = x.const_data_ptr();
   args.out = same_map(out, x, args.map, "out");
   args.statistics = floats_of_shape(statistics, {args.map.batch, groups, k_statistics}, "statistics");
-  STD_TORCH_CHECK(!overlap(out, x), "group_norm_silu: out must not share memory with x");
+  check_apart("group_norm_silu", {Extent(out), Extent(statistics)},
+              {Extent(x), Extent(weight), Extent(bias), Extent(scale), Extent(shift)});
   return args;
 }
 
@@ -65,7 +66,9 @@ void group_norm_silu_backward(Tensor out, Tensor sums, Tensor gradient, Tensor s
   GroupNormArgs args = arguments(out, statistics, x, weight, bias, scale, shift, groups, 0.0, activate);
   args.gradient = same_map(gradient, x, args.map, "gradient");
   args.sums = floats_of_shape(sums, {2, args.map.batch, args.map.channels}, "sums");
-  STD_TORCH_CHECK(!overlap(out, gradient), "group_norm_silu: out must not share memory with the gradient");
+  check_apart("group_norm_silu", {Extent(out), Extent(sums)},
+              {Extent(x), Extent(gradient), Extent(statistics), Extent(weight), Extent(bias), Extent(scale),
+               Extent(shift)});
   if (x.numel() == 0) std::fill_n(args.sums, sums.numel(), 0.0f);
   run(cpu_kernels().group_norm_silu_backward, args);
 }

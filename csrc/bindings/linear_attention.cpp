@@ -26,12 +26,12 @@ void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale, Op
   args.q = matrices_of(q, "q");
   args.k = matrices_of(k, "k");
   args.v = matrices_of(v, "v");
-  args.out = matrices_of(out, "out");
+  args.out = written_matrices_of(out, "out");
   check_attention(args.q, args.k, args.v, args.out, "linear_attention");
   STD_TORCH_CHECK(same_heads(q, k) && same_heads(q, v) && same_heads(q, out),
                   "linear_attention: q, k, v and out must have the same leading dimensions");
-  STD_TORCH_CHECK(!overlap(out, q) && !overlap(out, k) && !overlap(out, v),
-                  "linear_attention: out must not share memory with an input");
+  check_apart("linear_attention", {Extent(out)},
+              {Extent(q), Extent(k), Extent(v), Extent(memory_k), Extent(memory_v)});
   STD_TORCH_CHECK(memory_k.has_value() == memory_v.has_value(),
                   "linear_attention: memory_k and memory_v must come together");
   if (memory_k.has_value()) {
@@ -40,8 +40,6 @@ void linear_attention(Tensor out, Tensor q, Tensor k, Tensor v, double scale, Op
     check_attention(args.q, args.memory_k, args.memory_v, args.out, "linear_attention");
     STD_TORCH_CHECK(same_heads(q, *memory_k) && same_heads(q, *memory_v),
                     "linear_attention: memory must have the leading dimensions of q");
-    STD_TORCH_CHECK(!overlap(out, memory_k) && !overlap(out, memory_v),
-                    "linear_attention: out must not share memory with an input");
   }
   args.out_data = out.mutable_data_ptr();
   args.scale = static_cast<float>(scale);

@@ -9,7 +9,7 @@
 namespace fastdiff {
 
 inline Matrices matrices_of(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(is_here(t), name, " must be on the CPU");
   STD_TORCH_CHECK(t.dim() >= 2 && t.dim() <= kMaxDims, name, " must have 2 to ", kMaxDims, " dimensions");
   Matrices m;
   m.data = t.const_data_ptr();
@@ -19,7 +19,7 @@ inline Matrices matrices_of(const Tensor& t, const char* name) {
   m.row_stride = t.stride(-2);
   m.step = m.width > 1 ? t.stride(-1) : 1;
   for (int64_t d = 0; d + 2 < t.dim(); ++d) {
-    m.count *= t.size(d);
+    m.count = times(m.count, t.size(d));
     if (t.size(d) == 1) continue;
     m.sizes[m.dims] = t.size(d);
     m.strides[m.dims++] = t.stride(d);
@@ -43,6 +43,12 @@ inline void check_attention(const Matrices& q, const Matrices& k, const Matrices
   STD_TORCH_CHECK(k.rows == v.rows && k.rows > 0, op, ": k and v must have equally many rows");
   STD_TORCH_CHECK(out.rows == q.rows && out.width == v.width && out.step == 1, op,
                   ": out must be (..., rows of q, width of v), rows dense");
+}
+
+// The matrices that an attention writes.
+inline Matrices written_matrices_of(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(has_own_elements(t), name, " must have memory for each element");
+  return matrices_of(t, name);
 }
 
 // Scratch memory of one thread, aligned to cache lines.

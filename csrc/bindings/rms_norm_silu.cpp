@@ -19,7 +19,7 @@ RmsNormArgs arguments(const Tensor& out, const Tensor& x, const OptionalTensor& 
   args.activate = activate;
   args.x = x.const_data_ptr();
   args.out = same_map(out, x, args.map, "out");
-  STD_TORCH_CHECK(!overlap(out, x), "rms_norm_silu: out must not share memory with x");
+  check_apart("rms_norm_silu", {Extent(out)}, {Extent(x), Extent(weight), Extent(scale), Extent(shift)});
   return args;
 }
 
@@ -45,7 +45,8 @@ void rms_norm_silu_backward(Tensor out, Tensor sums, Tensor gradient, Tensor x, 
   args.gradient = same_map(gradient, x, args.map, "gradient");
   args.sums =
       floats_of_shape(sums, {args.map.batch, units_per_sample(args.map), 2, args.map.channels}, "sums");
-  STD_TORCH_CHECK(!overlap(out, gradient), "rms_norm_silu: out must not share memory with the gradient");
+  check_apart("rms_norm_silu", {Extent(out), Extent(sums)},
+              {Extent(x), Extent(gradient), Extent(weight), Extent(scale), Extent(shift)});
   run(cpu_kernels().rms_norm_silu_backward, args);
 }
 

@@ -16,6 +16,13 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// Channels of a convolution, so few that sizes of its weights fit 64 bits.
+inline void check_channels(int64_t outs, int64_t channels, const char* op) {
+  const int64_t most = int64_t{1} << 24;
+  STD_TORCH_CHECK(outs >= 0 && outs < most && channels >= 0 && channels < most, op,
+                  ": channels must be in [0, 2**24), got ", outs, " and ", channels);
+}
+
 // Asks for large pages where memory that nobody has written yet spans whole ones: looking up the addresses of
 // small pages is a good part of the time of reading weights once.
 constexpr uintptr_t kLargePage = uintptr_t{1} << 21;

@@ -63,20 +63,6 @@ const float* row_of(const Tensor& table, const OptionalTensor& counter, int64_t 
   return rows + row * k_row_width;
 }
 
-// What is written overlaps nothing else; out may be x itself.
-void check_aliases(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history,
-                   const Tensor& x, std::initializer_list<const OptionalTensor*> read) {
-  const Extent to(out), to_x0(x0_out), to_history(history), from(x);
-  bool clean = (to.begin == from.begin || !to.meets(from)) && !to_x0.meets(from) && !to_history.meets(from) &&
-               !to.meets(to_x0) && !to.meets(to_history) && !to_x0.meets(to_history);
-  for (const OptionalTensor* tensor : read) {
-    if (!tensor->has_value()) continue;
-    const Extent taken(*tensor);
-    clean = clean && !to.meets(taken) && !to_x0.meets(taken) && !to_history.meets(taken);
-  }
-  STD_TORCH_CHECK(clean, "solver_step: what is written must not share memory with an input");
-}
-
 void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tensor table,
                  OptionalTensor counter, int64_t row, Tensor x, OptionalTensor m, OptionalTensor m_u,
                  OptionalTensor v, OptionalTensor cond, OptionalTensor seeds, OptionalTensor noise,
@@ -84,9 +70,10 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
                  OptionalTensor per_sample) {
   auto args = solver_step_arguments<SolverStepArgs>(out, x0_out, history, x, m, m_u, v, cond, seeds, noise,
                                                     known, mask, known_noise, per_sample);
-  const OptionalTensor rows(table);
-  check_aliases(out, x0_out, history, x,
-                {&m, &m_u, &v, &cond, &noise, &known, &mask, &known_noise, &per_sample, &rows, &seeds});
+  check_steps_apart(
+      out, x0_out, history, x,
+      {Extent(m), Extent(m_u), Extent(v), Extent(cond), Extent(noise), Extent(known), Extent(mask),
+       Extent(known_noise), Extent(per_sample), Extent(table), Extent(seeds), Extent(counter)});
   args.row = row_of(table, counter, row);
   check_needs(
       args.row,

@@ -23,6 +23,15 @@ inline float* history_of(const OptionalTensor& history, const Tensor& x) {
   return static_cast<float*>(history->mutable_data_ptr());
 }
 
+// What is written overlaps nothing else; out may be x itself.
+inline void check_steps_apart(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history,
+                              const Tensor& x, std::initializer_list<Extent> read) {
+  const Extent to(out), to_x0(x0_out), to_history(history), from(x);
+  check_apart("solver_step", {to, to_x0, to_history}, read);
+  check_apart("solver_step", {to_x0, to_history}, {from});
+  if (to.begin != from.begin) check_apart("solver_step", {to}, {from});
+}
+
 // All but the row.
 template <class Args>
 Args solver_step_arguments(const Tensor& out, const OptionalTensor& x0_out, const OptionalTensor& history,

@@ -16,12 +16,12 @@ int64_t grain(int64_t numbers) {
 // A float32 map whose channels are last.
 FeatureMap last_map(const Tensor& x, const char* name) {
   const bool fits =
-      x.is_cpu() && x.scalar_type() == ScalarType::Float && x.dim() == 4 && dense_in_order(x, true);
+      is_here(x) && x.scalar_type() == ScalarType::Float && x.dim() == 4 && dense_in_order(x, true);
   STD_TORCH_CHECK(fits, name, " must be float32 (B, C, H, W), channels last");
   FeatureMap map;
   map.batch = x.size(0);
   map.channels = x.size(1);
-  map.pixels = x.size(2) * x.size(3);
+  map.pixels = times(x.size(2), x.size(3));
   map.channels_last = true;
   return map;
 }
@@ -33,6 +33,7 @@ void channel_statistics(Tensor statistics, Tensor x) {
   args.x = static_cast<const float*>(x.const_data_ptr());
   args.statistics = floats_of_shape(statistics, {args.map.batch, parts, 3, args.map.channels},
                                     "channel_statistics: statistics");
+  check_apart("channel_statistics", {Extent(statistics)}, {Extent(x)});
   const auto call = [args, units = args.map.batch * parts, least = grain(most * args.map.channels)] {
     torch::stable::parallel_for(0, units, least, [&args](int64_t begin, int64_t end) {
       cpu_kernels().channel_statistics(args, begin, end);
@@ -56,6 +57,7 @@ void pixel_norms(Tensor out, Tensor x, OptionalTensor x2, double eps) {
   STD_TORCH_CHECK(eps >= 0.0, "pixel_norms: eps must not be negative");
   args.eps = static_cast<float>(eps);
   args.out = floats_of_shape(out, {map.batch, x.size(2), x.size(3)}, "pixel_norms: out");
+  check_apart("pixel_norms", {Extent(out)}, {Extent(x), Extent(x2)});
   const auto call = [args, pixels = map.batch * map.pixels] {
     torch::stable::parallel_for(
         0, pixels, grain(args.channels + args.channels2),
@@ -89,6 +91,9 @@ void norm_factors(Tensor out, Tensor statistics, OptionalTensor statistics2, int
   args.factors = factors_of(map, weight, bias, scale, shift);
   args.eps = static_cast<float>(eps);
   args.out = floats_of_shape(out, {map.batch, 2, map.channels}, "norm_factors: out");
+  check_apart(
+      "norm_factors", {Extent(out)},
+      {Extent(statistics), Extent(statistics2), Extent(weight), Extent(bias), Extent(scale), Extent(shift)});
   const int64_t numbers = 3 * (args.stretches[0] + args.stretches[1]) * map.channels;
   const auto call = [args, batch = map.batch, numbers] {
     torch::stable::parallel_for(0, batch, grain(numbers), [&args](int64_t begin, int64_t end) {
@@ -106,6 +111,7 @@ void affine_factors(Tensor out, OptionalTensor weight, OptionalTensor scale, Opt
   map.channels = out.size(2);
   const ChannelFactors factors = factors_of(map, weight, OptionalTensor(), scale, shift);
   float* const to = floats_of_shape(out, {map.batch, 2, map.channels}, "affine_factors: out");
+  check_apart("affine_factors", {Extent(out)}, {Extent(weight), Extent(scale), Extent(shift)});
   const auto call = [factors, to, batch = map.batch, channels = map.channels] {
     for (int64_t b = 0; b < batch; ++b) {
       float *const gain = to + 2 * b * channels, *const offset = gain + channels;

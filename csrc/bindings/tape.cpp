@@ -49,15 +49,24 @@ void tape_open(int64_t number) {
 }
 
 int64_t tape_size(int64_t number) {
-  return static_cast<int64_t>(tapes().find(number)->calls.size());
+  const std::shared_ptr<Tape> tape = tapes().find(number);
+  const std::lock_guard<std::mutex> turn(tape->turn);
+  return static_cast<int64_t>(tape->calls.size());
 }
 
 // Computes calls begin ... end - 1 in the memory of the tensors that they were written with.
 void tape_run(int64_t number, int64_t begin, int64_t end) {
   const std::shared_ptr<Tape> tape = tapes().find(number);
+  const std::lock_guard<std::mutex> turn(tape->turn);
   STD_TORCH_CHECK(0 <= begin && begin <= end && end <= static_cast<int64_t>(tape->calls.size()),
                   "tape: the calls must be among its ", tape->calls.size());
-  for (int64_t i = begin; i < end; ++i) tape->calls[i]();
+  for (int64_t i = begin; i < end; ++i) {
+    const WrittenCall& call = tape->calls[i];
+    for (const auto& [tensor, data] : call.held)
+      STD_TORCH_CHECK(tensor.const_data_ptr() == data,
+                      "tape: tensors must lie where they lay when the calls were written");
+    call.compute();
+  }
 }
 
 }  // namespace

@@ -6,20 +6,31 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
 
 namespace fastdiff {
 
-struct Tape {
-  std::vector<std::function<void()>> calls;
-  std::vector<torch::stable::Tensor> held;  // what the calls read and write
+// A call and what it reads and writes, with the addresses that it knows: a tensor may be given other memory.
+struct WrittenCall {
+  struct Held {
+    torch::stable::Tensor tensor;
+    const void* data;
+  };
+  std::function<void()> compute;
+  std::vector<Held> held;
 
-  void hold(const torch::stable::Tensor& tensor) { held.push_back(tensor); }
+  void hold(const torch::stable::Tensor& tensor) { held.push_back({tensor, tensor.const_data_ptr()}); }
   void hold(const std::optional<torch::stable::Tensor>& tensor) {
-    if (tensor.has_value()) held.push_back(*tensor);
+    if (tensor.has_value()) hold(*tensor);
   }
+};
+
+struct Tape {
+  std::mutex turn;  // of whoever writes or runs it
+  std::vector<WrittenCall> calls;
 };
 
 // The tape that calls of this thread are written to; null while they are computed. It stays until it is
@@ -31,9 +42,11 @@ inline thread_local std::shared_ptr<Tape> open_tape;
 template <class Call, class... Tensors>
 void compute_or_write(Call call, const torch::stable::Tensor& out, const Tensors&... tensors) {
   if (open_tape) {
-    open_tape->hold(out);
-    (open_tape->hold(tensors), ...);
-    open_tape->calls.emplace_back(std::move(call));
+    WrittenCall written{std::move(call), {}};
+    written.hold(out);
+    (written.hold(tensors), ...);
+    const std::lock_guard<std::mutex> turn(open_tape->turn);
+    open_tape->calls.push_back(std::move(written));
   } else {
     call();
   }

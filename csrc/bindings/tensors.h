@@ -1,6 +1,7 @@
 // From torch's tensors (stable ABI) to the plain arguments of the kernels.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -19,13 +20,39 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// Where this translation unit's kernels run.
+// Elements from the first that a tensor reaches to behind the last one.
+inline int64_t reach_of(const Tensor& t) {
+  if (t.numel() == 0) return 0;
+  const auto sizes = t.sizes(), strides = t.strides();
+  int64_t reach = 1;
+  for (size_t d = 0; d < sizes.size(); ++d) reach += (sizes[d] - 1) * strides[d];
+  return reach;
+}
+
+// A storage may have been made smaller behind the back of a tensor, as sharded training does between steps.
+inline bool is_in_memory(const Tensor& t) {
+  int64_t bytes = 0;
+  STD_TORCH_CHECK(aoti_torch_get_storage_size(t.get(), &bytes) == AOTI_TORCH_SUCCESS,
+                  "fastdiff: torch does not tell the size of a tensor's memory");
+  const int64_t reach = reach_of(t);
+  return reach == 0 || (t.storage_offset() + reach) * static_cast<int64_t>(t.element_size()) <= bytes;
+}
+
+// Where this translation unit's kernels run, with all of its memory.
 inline bool is_here(const Tensor& t) {
 #ifdef __CUDACC__
-  return t.is_cuda();
+  return t.is_cuda() && is_in_memory(t);
 #else
-  return t.is_cpu();
+  return t.is_cpu() && is_in_memory(t);
 #endif
+}
+
+// The product of two sizes of a tensor. Of one without elements it need not fit 64 bits.
+inline int64_t times(int64_t a, int64_t b) {
+  int64_t product = 0;
+  const bool fits = !__builtin_mul_overflow(a, b, &product) && product < (int64_t{1} << 48);
+  STD_TORCH_CHECK(fits, "fastdiff: sizes must have a product below 2**48, got ", a, " times ", b);
+  return product;
 }
 
 inline Samples samples_of(const Tensor& x) {
@@ -70,11 +97,12 @@ inline Source source_of(const OptionalTensor& tensor, const Tensor& x, const cha
   source.data = t.const_data_ptr();
   source.element = element_of(t, name);
   source.sample_stride = t.stride(0);
+  const bool filled = t.numel() > 0;
   for (int64_t d = 1; d < t.dim(); ++d) {
     const int64_t size = t.size(d), stride = t.stride(d);
     if (size == 1) continue;
     const int last = source.dims - 1;
-    if (last >= 0 && source.strides[last] == size * stride) {
+    if (last >= 0 && filled && source.strides[last] == size * stride) {
       source.sizes[last] *= size;
       source.strides[last] = stride;
     } else {
@@ -99,11 +127,12 @@ inline Rows rows_of(const Tensor& t, const char* name) {
   rows.width = t.size(-1);
   rows.step = rows.width > 1 ? t.stride(-1) : 1;
   rows.count = 1;
+  const bool filled = t.numel() > 0;
   for (int64_t d = 0; d + 1 < t.dim(); ++d) {
     const int64_t size = t.size(d), stride = t.stride(d), last = rows.dims - 1;
-    rows.count *= size;
+    rows.count = times(rows.count, size);
     if (size == 1) continue;
-    if (last >= 0 && rows.strides[last] == size * stride) {
+    if (last >= 0 && filled && rows.strides[last] == size * stride) {
       rows.sizes[last] *= size;
       rows.strides[last] = stride;
     } else {
@@ -157,17 +186,33 @@ inline const int64_t* dense_integers(const OptionalTensor& t, const char* name, 
   return static_cast<const int64_t*>(t->const_data_ptr());
 }
 
+// Whether every element of a tensor has memory of its own, as far as the strides tell.
+inline bool has_own_elements(const Tensor& t) {
+  const auto sizes = t.sizes(), strides = t.strides();
+  if (t.numel() == 0 || t.is_contiguous()) return true;
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    int64_t below = 1;  // reach of the dimensions with smaller strides
+    for (size_t k = 0; k < sizes.size(); ++k) {
+      const bool inner = k != d && (strides[k] < strides[d] || (strides[k] == strides[d] && k > d));
+      if (inner) below += (sizes[k] - 1) * strides[k];
+    }
+    if (sizes[d] > 1 && strides[d] < below) return false;
+  }
+  return true;
+}
+
 // The memory that a tensor reaches; none where there is no tensor or no element.
 struct Extent {
   const char *begin = nullptr, *end = nullptr;
+  int64_t device = 0;
 
   Extent() = default;
   explicit Extent(const Tensor& t) {
-    if (t.numel() == 0) return;
-    int64_t reach = 1;
-    for (int64_t d = 0; d < t.dim(); ++d) reach += (t.size(d) - 1) * t.stride(d);
+    const int64_t reach = reach_of(t);
+    if (reach == 0) return;
     begin = static_cast<const char*>(t.const_data_ptr());
     end = begin + reach * static_cast<int64_t>(t.element_size());
+    device = t.get_device();
   }
   explicit Extent(const OptionalTensor& t) : Extent(t.has_value() ? Extent(*t) : Extent()) {}
 
@@ -178,6 +223,22 @@ struct Extent {
 
 inline bool overlap(const OptionalTensor& a, const OptionalTensor& b) {
   return Extent(a).meets(Extent(b));
+}
+
+// All is on one device, and what is written meets neither what is read nor anything else that is written.
+inline void check_apart(const char* op, std::initializer_list<Extent> written,
+                        std::initializer_list<Extent> read) {
+  bool apart = true, together = true;
+  for (auto one = written.begin(); one != written.end(); ++one) {
+    const auto look = [&](const Extent& other) {
+      apart = apart && !one->meets(other);
+      together = together && (!one->begin || !other.begin || one->device == other.device);
+    };
+    std::for_each(read.begin(), read.end(), look);
+    std::for_each(one + 1, written.end(), look);
+  }
+  STD_TORCH_CHECK(together, op, ": tensors must be on one device");
+  STD_TORCH_CHECK(apart, op, ": what is written must not share memory with another tensor");
 }
 
 // Runs f(begin, end) over all tiles on torch's own threads; a thread gets at least eight tiles.

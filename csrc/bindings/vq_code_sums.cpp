@@ -35,6 +35,7 @@ void vq_code_sums(Tensor sums, Tensor counts, Tensor z, Tensor index) {
   const int64_t codes = counts.numel();
   STD_TORCH_CHECK(sums.size(0) == codes && sums.size(1) == args.z.width && index.numel() == args.z.count,
                   "vq_code_sums: sums must be (codes, width), index must have one code per row");
+  check_apart("vq_code_sums", {Extent(sums), Extent(counts)}, {Extent(z), Extent(index)});
   const Order order = order_by_code(static_cast<const int64_t*>(index.const_data_ptr()), args.z.count, codes);
   args.starts = order.starts.data();
   args.order = order.rows.data();

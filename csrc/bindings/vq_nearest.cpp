@@ -38,24 +38,11 @@ void count(const VqNearestArgs& args, int64_t* counts) {
   for (int64_t i = 0; i < args.z.count; ++i) ++counts[args.index[i]];
 }
 
-// Codes are counted after they were written: in memory that two results share they may be codes that do not
-// exist.
-void check_aliases(const OptionalTensor& z, const OptionalTensor& codebook,
-                   std::initializer_list<const OptionalTensor*> written) {
-  for (auto one = written.begin(); one != written.end(); ++one) {
-    bool clean = !overlap(**one, z) && !overlap(**one, codebook);
-    for (auto other = one + 1; other != written.end(); ++other) clean = clean && !overlap(**one, **other);
-    STD_TORCH_CHECK(clean, "vq_nearest: what is written must not share memory with another tensor");
-  }
-}
-
 void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance, OptionalTensor counts,
                 Tensor z, Tensor codebook) {
   VqNearestArgs args;
-  take_rows_and_codes(args, index, quantised, distance, z, codebook, kVqCodes);
+  take_rows_and_codes(args, index, quantised, distance, counts, z, codebook, kVqCodes);
   int64_t* const number = counts_of(counts, args.codes.count);
-  const OptionalTensor indices(index);
-  check_aliases(z, codebook, {&indices, &quantised, &distance, &counts});
   args.chunk = chunk_of(args.codes.count, args.z.width);
   torch::stable::parallel_for(0, args.z.count, kRowsPerThread,
                               [&args](int64_t begin, int64_t end) { search(args, begin, end); });

@@ -12,8 +12,8 @@ namespace fastdiff {
 // last one.
 template <class Args>
 void take_rows_and_codes(Args& args, const Tensor& index, const OptionalTensor& quantised,
-                         const OptionalTensor& distance, const Tensor& z, const Tensor& codebook,
-                         int64_t spare) {
+                         const OptionalTensor& distance, const OptionalTensor& counts, const Tensor& z,
+                         const Tensor& codebook, int64_t spare) {
   args.z = rows_of(z, "z");
   args.codes = rows_of(codebook, "codebook");
   const int64_t rows = args.z.count, codes = args.codes.count;
@@ -24,6 +24,10 @@ void take_rows_and_codes(Args& args, const Tensor& index, const OptionalTensor& 
   STD_TORCH_CHECK(args.z.width == args.codes.width && args.z.width > 0,
                   "vq_nearest: z must have the width of the codebook");
   STD_TORCH_CHECK(z.get_device() == codebook.get_device(), "vq_nearest: z must be where the codebook is");
+  // Codes are counted after they were written: in memory that two results share they may be codes that do not
+  // exist.
+  check_apart("vq_nearest", {Extent(index), Extent(quantised), Extent(distance), Extent(counts)},
+              {Extent(z), Extent(codebook)});
   check_dense(index, "index", ScalarType::Long);
   STD_TORCH_CHECK(index.numel() == rows, "vq_nearest: index must have one number per row");
   args.index = static_cast<int64_t*>(index.mutable_data_ptr());

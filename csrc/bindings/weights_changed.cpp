@@ -1,14 +1,16 @@
 // fastdiff::weights_changed: have the parameters of a network changed since their weights were packed?
 //
 // `state` (int64) has a column per tensor: its address, the bytes that it reaches over, how many cache lines
-// the tensors before it have, and checksums of kSets sets of kSamples lines spread over it. `shares` has the
-// checksums of all bytes of all tensors, one behind the other, cut into kTurns shares of kPieces pieces. A
-// call compares one set of every tensor and one share, so that a dense edit is seen at once and a sparse one
-// within kTurns calls, whatever wrote it. What it reads is cold: every sampled line costs a cache miss, so
-// all are asked for before the first is read, and a share is a few long stretches, where one of every tensor
-// would be hundreds of short ones.
+// the tensors before it have, a seal of these by which a state that was not written here is told from one
+// that was, and checksums of kSets sets of kSamples lines spread over it. `shares` has the checksums of all
+// bytes of all tensors, one behind the other, cut into kTurns shares of kPieces pieces. A call compares one
+// set of every tensor and one share, so that a dense edit is seen at once and a sparse one within kTurns
+// calls, whatever wrote it. What it reads is cold: every sampled line costs a cache miss, so all are asked
+// for before the first is read, and a share is a few long stretches, where one of every tensor would be
+// hundreds of short ones.
 #include <atomic>
 #include <cstring>
+#include <random>
 #include <vector>
 
 #include "tensors.h"
@@ -16,7 +18,7 @@
 namespace fastdiff {
 namespace {
 
-constexpr int64_t kSamples = 4, kSets = 4, kRows = 3 + kSets, kTurns = 32, kPieces = 64;
+constexpr int64_t kSamples = 4, kSets = 4, kRows = 4 + kSets, kTurns = 32, kPieces = 64;
 constexpr int64_t kLine = 64, kAhead = 2048;
 constexpr int64_t kThreadBytes = 32768;  // fewer bytes do not pay for waking a thread
 constexpr uint64_t kOdd = 0x9E3779B97F4A7C15ull;
@@ -27,9 +29,8 @@ struct Bytes {
 };
 
 Bytes bytes_of(const Tensor& t) {
-  int64_t reach = t.numel() == 0 ? 0 : 1;
-  for (int64_t d = 0; reach > 0 && d < t.dim(); ++d) reach += (t.size(d) - 1) * t.stride(d);
-  return {static_cast<const unsigned char*>(t.const_data_ptr()), reach * t.element_size()};
+  return {static_cast<const unsigned char*>(t.const_data_ptr()),
+          reach_of(t) * static_cast<int64_t>(t.element_size())};
 }
 
 uint64_t word_at(const unsigned char* data) {
@@ -66,7 +67,7 @@ uint64_t checksum(const Bytes& bytes) {
 }
 
 struct State {
-  int64_t *addresses, *sizes, *begins, *sums, *pieces, tensors;
+  int64_t *addresses, *sizes, *begins, *seals, *sums, *pieces, tensors;
 
   State(const Tensor& state, const Tensor& shares) {
     check_dense(state, "state", ScalarType::Long);
@@ -79,8 +80,20 @@ struct State {
     addresses = static_cast<int64_t*>(state.mutable_data_ptr());
     sizes = addresses + tensors;
     begins = sizes + tensors;
-    sums = begins + tensors;
+    seals = begins + tensors;
+    sums = seals + tensors;
     pieces = static_cast<int64_t*>(shares.mutable_data_ptr());
+  }
+
+  // Of one process: addresses of another one are no addresses.
+  int64_t seal(int64_t i) const {
+    static const uint64_t key = uint64_t{std::random_device{}()} << 32 | std::random_device{}();
+    uint64_t hash = key;
+    for (const int64_t part : {addresses[i], sizes[i], begins[i], i}) {
+      hash = (hash ^ static_cast<uint64_t>(part)) * kOdd;
+      hash ^= hash >> 29;
+    }
+    return static_cast<int64_t>(hash);
   }
 
   Bytes bytes(int64_t i) const { return {reinterpret_cast<const unsigned char*>(addresses[i]), sizes[i]}; }
@@ -137,13 +150,15 @@ void note_weights(Tensor noted, Tensor shares, std::vector<Tensor> weights) {
   const State state(noted, shares);
   STD_TORCH_CHECK(state.tensors == static_cast<int64_t>(weights.size()),
                   "note_weights: state must have a column per tensor");
+  check_apart("note_weights", {Extent(noted), Extent(shares)}, {});
   int64_t lines = 0;
   for (int64_t i = 0; i < state.tensors; ++i) {
-    STD_TORCH_CHECK(weights[i].is_cpu(), "note_weights: tensors must be on the CPU");
+    STD_TORCH_CHECK(is_here(weights[i]), "note_weights: tensors must be on the CPU");
     const Bytes bytes = bytes_of(weights[i]);
     state.addresses[i] = reinterpret_cast<int64_t>(bytes.data);
     state.sizes[i] = bytes.size;
     state.begins[i] = lines;
+    state.seals[i] = state.seal(i);
     lines += state.lines(i);
   }
   for (int64_t i = 0; i < state.tensors; ++i) {
@@ -158,6 +173,9 @@ void note_weights(Tensor noted, Tensor shares, std::vector<Tensor> weights) {
 bool weights_changed(Tensor noted, Tensor shares, int64_t turn) {
   const State state(noted, shares);
   STD_TORCH_CHECK(turn >= 0, "weights_changed: turn must not be negative, got ", turn);
+  for (int64_t i = 0; i < state.tensors; ++i)
+    STD_TORCH_CHECK(state.seals[i] == state.seal(i),
+                    "weights_changed: state must be what note_weights wrote");
   const int64_t set = turn % kSets, first = turn % kTurns * kPieces;
   std::atomic<bool> differs{false};
   // A thread takes as large a part of the tensors as of the pieces.

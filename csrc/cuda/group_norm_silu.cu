@@ -77,6 +77,8 @@ void group_norm_silu(Tensor out, Tensor statistics, Tensor x, OptionalTensor wei
   args.x = x.const_data_ptr();
   args.out = same_map(out, x, map, "out");
   args.statistics = floats_of_shape(statistics, {map.batch, groups, k_statistics}, "statistics");
+  check_apart("group_norm_silu", {Extent(out), Extent(statistics)},
+              {Extent(x), Extent(weight), Extent(bias), Extent(scale), Extent(shift)});
   if (map.batch * map.channels * map.pixels == 0) return;
   const auto index = static_cast<int32_t>(x.get_device());
   const torch::stable::accelerator::DeviceGuard guard(index);

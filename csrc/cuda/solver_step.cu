@@ -14,6 +14,10 @@ void solver_step(Tensor out, OptionalTensor x0_out, OptionalTensor history, Tens
                  OptionalTensor per_sample) {
   auto args = solver_step_arguments<device::SolverStepLaunch>(out, x0_out, history, x, m, m_u, v, cond, seeds,
                                                               noise, known, mask, known_noise, per_sample);
+  check_steps_apart(
+      out, x0_out, history, x,
+      {Extent(m), Extent(m_u), Extent(v), Extent(cond), Extent(noise), Extent(known), Extent(mask),
+       Extent(known_noise), Extent(per_sample), Extent(table), Extent(seeds), Extent(counter)});
   args.table = table_of(table);
   args.table_rows = table.size(0);
   args.counter = dense_integers(counter, "counter", 1);

@@ -48,9 +48,11 @@ void start(VqNearestLaunch& args, int32_t index) {
 void vq_nearest(Tensor index, OptionalTensor quantised, OptionalTensor distance, OptionalTensor counts,
                 Tensor z, Tensor codebook, OptionalTensor pivot) {
   VqNearestLaunch args;
-  take_rows_and_codes(args, index, quantised, distance, z, codebook, device::kSearchCodes);
+  take_rows_and_codes(args, index, quantised, distance, counts, z, codebook, device::kSearchCodes);
   args.counts = counts_of(counts, args.codes.count);
   args.pivot = dense_floats(pivot, "pivot", args.z.width);
+  check_apart("vq_nearest", {Extent(index), Extent(quantised), Extent(distance), Extent(counts)},
+              {Extent(pivot)});
   start(args, static_cast<int32_t>(z.get_device()));
 }
 

@@ -22,7 +22,7 @@ from fastdiff.ops import extension
 from .fold import Folds
 from .tape import Tape
 
-_ROWS, _SHARES = 7, (32, 64)  # of the state: csrc/bindings/weights_changed.cpp
+_ROWS, _SHARES = 8, (32, 64)  # of the state: csrc/bindings/weights_changed.cpp
 _KEPT = 3  # sets of weights (a network, its average, ...) whose packs a program keeps
 
 

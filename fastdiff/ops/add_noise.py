@@ -106,6 +106,9 @@ def _check(inputs: Mapping[str, Any]) -> None:
         _check_aliases(inputs)
 
 
+_READ = ("noise", "alpha", "sigma", "seeds", "row")
+
+
 def _check_aliases(inputs: Mapping[str, Any]) -> None:
     out, x0 = inputs["out"], inputs["x0"]
     same = (
@@ -115,9 +118,11 @@ def _check_aliases(inputs: Mapping[str, Any]) -> None:
         and out.dtype == x0.dtype
     )
     pairs = [("out", "x0")] if not same else []
-    pairs += [("out", "noise"), ("noise_out", "x0"), ("noise_out", "noise"), ("out", "noise_out")]
+    pairs += [("noise_out", "x0"), ("out", "noise_out")]
+    pairs += [(name, other) for name in ("out", "noise_out") for other in _READ]
     for name, other in pairs:
-        if inputs[name] is not None and inputs[other] is not None and overlap(inputs[name], inputs[other]):
+        both = isinstance(inputs[name], Tensor) and isinstance(inputs[other], Tensor)
+        if both and overlap(inputs[name], inputs[other]):
             raise ValueError(f"{_OP}: {name} must not share memory with {other}, got overlapping tensors")
 
 

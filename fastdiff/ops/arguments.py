@@ -30,6 +30,13 @@ def check_number(op: str, name: str, value: object, least: float = -math.inf) ->
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not value >= least:
         raise ValueError(f"{op}: {name} must be at least {least}, got {value}")
+    check_long(op, name, value)
+
+
+def check_long(op: str, name: str, value: float) -> None:
+    """A `ValueError` for a whole number beyond 64 bits, which some backends of torch take and others do not."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: {name} must be a float or fit 64 bits, got {value}")
 
 
 def check_whole(op: str, name: str, value: object, low: int, high: int) -> None:

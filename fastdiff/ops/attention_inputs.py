@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import device
-from .arguments import FLOATS, check_tensor, described
+from .arguments import FLOATS, check_long, check_tensor, described
 
 #: Heads are the second dimension of a grid of programs, which CUDA limits.
 _MOST_HEADS = 65535
@@ -34,8 +34,7 @@ def check(op: str, inputs: Mapping[str, Any]) -> None:
         raise ValueError(f"{op}: v must have the {k.shape[-2]} rows of k, got {described(v)}")
     if not isinstance(inputs["scale"], (int, float)):
         raise TypeError(f"{op}: scale must be a number, got {type(inputs['scale']).__name__}")
-    if isinstance(inputs["scale"], int) and not -(2**63) <= inputs["scale"] < 2**63:
-        raise ValueError(f"{op}: scale must be a float or fit 64 bits, got {inputs['scale']}")
+    check_long(op, "scale", inputs["scale"])
 
 
 def cpp_reasons(q: Tensor, k: Tensor, v: Tensor) -> list[str]:

@@ -254,6 +254,6 @@ def group_norm_silu(
     around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
     if around:
         return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
-    if not isinstance(groups, int):  # here: C++ takes an array of one for a number, too
+    if not isinstance(groups, int) or isinstance(eps, int):  # C++ takes an array of one, and 2**63
         _check(inputs)
     return dispatch.run(_OP, _BACKENDS, inputs, _check)

@@ -222,11 +222,11 @@ def _check_aliases(inputs: Mapping[str, Any]) -> None:
     """What is written overlaps nothing else; `out` may be x itself."""
     written = {name: inputs[name] for name in ("out", "x0_out", "history") if inputs[name] is not None}
     for name, tensor in written.items():
-        others = {k: inputs[k] for k in _READ} | {k: t for k, t in written.items() if k != name}
+        others = {k: inputs[k] for k in (*_READ, "row")} | {k: t for k, t in written.items() if k != name}
         if not (name == "out" and tensor.data_ptr() == inputs["x"].data_ptr()):
             others["x"] = inputs["x"]
         for other, value in others.items():
-            if value is not None and overlap(tensor, value):
+            if isinstance(value, Tensor) and overlap(tensor, value):
                 raise ValueError(f"{_OP}: {name} must not share memory with {other}, got overlapping tensors")
 
 

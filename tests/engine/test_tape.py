@@ -188,3 +188,18 @@ def test_a_tape_keeps_the_memory_of_its_tensors_and_gives_it_back():
     assert alive() is not None
     ops.tape_delete(number)
     assert alive() is None
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x.untyped_storage().resize_(0), lambda x: x.set_(torch.ones(2))]
+)
+def test_a_tape_does_not_run_on_memory_that_its_tensors_have_left(change):
+    ops, x, number = torch.ops.fastdiff, torch.ones(1, 1, 300, 300), torch.ops.fastdiff.tape_new()
+    ops.tape_open(number)
+    ops.pixel_norms_cpp(torch.empty(1, 300, 300), x, None, 1e-6)
+    ops.tape_open(0)
+    ops.tape_run(number, 0, 1)
+    change(x)
+    with pytest.raises(RuntimeError, match="tape: tensors must lie where they lay"):
+        ops.tape_run(number, 0, 1)
+    ops.tape_delete(number)

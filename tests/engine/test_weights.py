@@ -198,6 +198,16 @@ def test_a_look_at_weights_has_a_number():
         noted([torch.zeros(3)])(-1)
 
 
+@pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_look_at_weights_reads_nothing_that_was_not_noted(row):
+    state, shares = (torch.zeros(size, dtype=torch.int64) for size in ((watched._ROWS, 1), watched._SHARES))
+    torch.ops.fastdiff.note_weights(state, shares, [torch.zeros(3)])
+    state[row] += 4096
+    with pytest.raises(RuntimeError, match="weights_changed: state must be what note_weights wrote"):
+        torch.ops.fastdiff.weights_changed(state, shares, 0)
+
+
 def test_refresh_takes_modules_only():
     with pytest.raises(TypeError, match="refresh: net must be a module, got int"):
         fastdiff.refresh(3)

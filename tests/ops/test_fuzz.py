@@ -13,7 +13,7 @@ import pytest
 
 from fastdiff import ops
 from fastdiff.doctor.examples import examples_of
-from fastdiff.ops import dispatch
+from fastdiff.ops import dispatch, extension
 
 dispatch.load()
 FUZZ = Path(__file__).with_name("fuzz.py")
@@ -21,8 +21,12 @@ OPS = [op for op in sorted(dispatch.registered()) if examples_of(op)]
 
 
 def fuzz(op: str, calls: int, first: int, tmp_path: Path) -> None:
+    run(tmp_path, FUZZ, op, str(calls), str(first))
+
+
+def run(tmp_path: Path, program: Path, *arguments: str) -> None:
     place = tmp_path / "call"
-    command = [sys.executable, "-X", "faulthandler", str(FUZZ), op, str(calls), str(first)]
+    command = [sys.executable, "-X", "faulthandler", str(program), *arguments]
     environment = os.environ | {"FUZZ_CALL": str(place)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     at = place.read_text().strip() if place.exists() else "none"
@@ -40,6 +44,12 @@ def test_some_random_calls(op: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_ten_thousand_random_calls(op: str, tmp_path: Path) -> None:
     fuzz(op, 10_000, 0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
+def test_random_calls_of_raw_operators(tmp_path: Path) -> None:
+    run(tmp_path, FUZZ.with_name("fuzz_raw.py"), "3000", "0")
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastdiff import ops
 from fastdiff.doctor.examples import examples_of
-from fastdiff.ops import dispatch
+from fastdiff.ops import dispatch, extension, use_backend
 
 _SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("fuzz.py"))
 assert _SPEC is not None and _SPEC.loader is not None
@@ -17,6 +18,7 @@ fuzz = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(fuzz)
 
 dispatch.load()
+needs_cpp = pytest.mark.skipif(bool(extension.MISSING), reason="the C++ backend is not here")
 WRONG = {
     "complex": lambda t: t.to(torch.complex64),
     "another device": lambda t: t.to("meta"),
@@ -85,3 +87,79 @@ def test_odd_strides_are_right_or_refused(op, dtype):
             value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
             arguments[name] = spoil(value)
             assert fuzz.outcome(op, example, arguments) in ("right", "refused")
+
+
+@pytest.mark.parametrize("backend", [pytest.param("cpp", marks=needs_cpp), "torch"])
+def test_a_number_beyond_64_bits_is_refused_by_every_backend(backend):
+    x = torch.ones(1, 2, 2, 2)
+    with use_backend(backend), pytest.raises(ValueError, match="eps must be a float or fit 64 bits"):
+        ops.group_norm_silu(x, 1, eps=2**63)
+
+
+LAST = {"memory_format": torch.channels_last}
+MEMORY = torch.zeros(256)
+INTEGERS = MEMORY.view(torch.int64)
+RAW = {
+    "attention": ("attention_cpp", (MEMORY[:8].view(1, 4, 2), MEMORY[6:10], *[torch.ones(1, 4, 2)] * 3, 1.0)),
+    "attention, one row for all": (
+        "attention_cpp",
+        (MEMORY[:2].expand(4, 2), None, *[torch.ones(4, 2)] * 3, 1.0),
+    ),
+    "normal": ("normal_cpp", (MEMORY[:8].view(2, 4), INTEGERS[2:4], None, 0, 0)),
+    "normal's stream": ("normal_cpp", (torch.zeros(2, 4), torch.arange(2), None, 0, 2**32)),
+    "add_noise": (
+        "add_noise_cpp",
+        (
+            MEMORY[:8].view(2, 4),
+            None,
+            torch.ones(2, 4),
+            MEMORY[:2],
+            torch.ones(2),
+            torch.arange(2),
+            None,
+            0,
+            None,
+            0.0,
+        ),
+    ),
+    "vq_code_sums": ("vq_code_sums_cpp", (torch.zeros(3, 2), INTEGERS[:3], torch.ones(4, 2), INTEGERS[2:6])),
+    "pixel_norms": (
+        "pixel_norms_cpp",
+        (MEMORY[:4].view(1, 2, 2), MEMORY[:8].view(1, 2, 2, 2).movedim(-1, 1), None, 0.0),
+    ),
+    "norm_factors": ("affine_factors_cpp", (MEMORY[:8].view(1, 2, 4), MEMORY[4:8], None, None)),
+    "group_norm_silu": (
+        "group_norm_silu_cpp",
+        (MEMORY[:8].view(1, 2, 4), MEMORY[:3].view(1, 1, 3), torch.ones(1, 2, 4), *[None] * 4, 1, 0.1, True),
+    ),
+    "sizes": ("conv3x3_packed_floats", (1, 2**44, 2**20)),
+    "no tile": ("conv3x3_packed_floats", (3, 1, 1)),
+}
+
+
+@needs_cpp
+@pytest.mark.parametrize("call", RAW.values(), ids=RAW)
+def test_raw_calls_of_what_a_kernel_cannot_take_are_refused(call):
+    """Memory that is read and written, one element for several results, numbers that do not fit."""
+    name, arguments = call
+    with pytest.raises(RuntimeError, match="must"):
+        getattr(torch.ops.fastdiff, name)(*arguments)
+
+
+@needs_cpp
+@pytest.mark.parametrize("bytes_left", [0, 4])
+def test_a_tensor_whose_memory_was_taken_away_is_refused(bytes_left):
+    x, out = torch.ones(1, 2, 8, 8), torch.zeros(1, 2, 8, 8)
+    x.untyped_storage().resize_(bytes_left)
+    with pytest.raises(RuntimeError, match="must"):
+        torch.ops.fastdiff.rms_norm_silu_cpp(out, x, None, None, None, 1e-6, True)
+    with pytest.raises(RuntimeError, match="must"):
+        torch.ops.fastdiff.rms_norm_silu_cpp(x, out, None, None, None, 1e-6, True)
+
+
+@needs_cpp
+@pytest.mark.parametrize("size", [(1, 4, 0, 5), (1, 4, 5, 0), (0, 4, 2**40, 2**3)])
+def test_a_raw_convolution_without_pixels_has_no_result(size):
+    x, packed = torch.empty(size).to(**LAST), torch.zeros(torch.ops.fastdiff.conv3x3_packed_floats(1, 4, 4))
+    given = (packed, 1, None, None, None, False, False, None, None, 1.0)
+    torch.ops.fastdiff.conv3x3_cpp(torch.empty(size).to(**LAST), None, x, None, *given)
