@@ -45,8 +45,11 @@ demo: install
 
 # The libraries that tests compare with must be installed: after `make install`, no test is skipped for lack of one.
 test test-slow: export FASTDIFF_REQUIRE_DEV = 1
+# In processes of one thread each: most tests use no more, and those of ops and engine ask for two. A worker that is
+# done takes over tests of the other. WORKERS=0 is one process, which a debugger needs.
+WORKERS ?= 2
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest

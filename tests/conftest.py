@@ -1,11 +1,13 @@
-"""What all tests share: in CI hypothesis draws the same examples every time, so that a failure belongs to a change.
+"""What all tests share: nothing that one draws depends on which tests ran before it, in which process.
 
-Findings of the doctor in the user's cache decide nothing in a test; a test of them sets FASTDIFF_WINNERS itself.
+In CI hypothesis draws the same examples every time, so that a failure belongs to a change. Findings of the doctor in
+the user's cache decide nothing in a test; a test of them sets FASTDIFF_WINNERS itself.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 
 os.environ.setdefault("FASTDIFF_WINNERS", "0")
@@ -18,10 +20,26 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Every test has random numbers of its own, the same alone, in another order, and on another worker."""
+    torch.manual_seed(zlib.crc32(item.nodeid.encode()))
+
+
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For small networks: several threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    yield from _threads(1)
+
+
+@pytest.fixture(scope="module")
+def two_threads() -> Iterator[None]:
+    """Where work is shared among threads, whatever OMP_NUM_THREADS says (`make test` runs two processes of one)."""
+    yield from _threads(2)

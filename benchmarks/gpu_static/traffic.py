@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import codes, norms
+from . import codes, interpreter, norms
 
 SECTOR = 32
 #: Rows and codes of the calls of vq_nearest.
@@ -176,6 +176,7 @@ def measured(*names: str) -> dict[str, tuple[int, int]]:
 def main() -> None:
     """Print the counts of all cases, for `measured`; those named on the command line, if any."""
     wanted = set(sys.argv[1:])
+    interpreter.patch_once()
     found = {f"norms {i}": (of_norm, case) for i, case in enumerate(norms.CASES)}
     found |= {f"codes {i}": (of_codes, case) for i, case in enumerate(codes.CASES) if case.op == "vq_nearest"}
     print(

@@ -8,6 +8,11 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _two_threads(two_threads: None) -> None:
+    """Plans depend on the number of threads."""
+
+
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()

@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from fastdiff.ops import extension, row
+from benchmarks.gpu_static import interpreter
+from fastdiff.ops import device, extension, row
 
 needs_cpp = pytest.mark.skipif(
     bool(extension.MISSING), reason=f"the C++ backend is not here: {extension.MISSING}"
 )
+if device.INTERPRETED and not device.WITHOUT_TRITON:
+    interpreter.patch_once()
 SEEDS = torch.tensor([0, 1, 17, -5, 2**62 + 12345])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _two_threads(request: pytest.FixtureRequest) -> None:
+    """Not in the rooms that run in a process of their own: the interpreter and the sanitizers have one thread."""
+    if request.path.name.startswith("test_"):
+        request.getfixturevalue("two_threads")
 
 
 def random_row(generator: np.random.Generator, density: float = 0.7) -> dict[str, float]:
