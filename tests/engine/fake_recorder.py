@@ -61,9 +61,11 @@ class FakeRecorder:
             reset()
             work()
         reset()
+        gc.freeze()  # what was there before is not searched for garbage, which takes a second in a long run
         with Watch(known) as watch:
             work()
         gc.collect()
+        gc.unfreeze()
         left = [tuple(tensor.shape) for tensor in (made() for made in watch.made) if tensor is not None]
         if left:
             raise RecordingError(f"tensors {left} outlive the recording")
