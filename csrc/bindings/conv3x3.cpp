@@ -75,6 +75,15 @@ void run(Conv3x3Args& args) {
     });
     return;
   }
+  if (args.tile == 1 && blocks == 1 && args.block * cut.tiles <= kFewTiles) {
+    // Copying a few pixels twice takes less time than reading what the other thread has just written.
+    const int64_t slots = std::min(threads, panels), size = input + std::max(product, strip);
+    float* const scratch = scratch_of(slots * size);
+    in_slots(slots, panels, [&](int64_t slot, int64_t begin, int64_t end) {
+      kernels.conv3x3(args, Conv3x3Phase::alone, scratch + slot * size, begin, end);
+    });
+    return;
+  }
   const int64_t groups = ceil_div(args.channels, kConvGroup) + ceil_div(args.channels2, kConvGroup);
   const int64_t size = std::max(product, strip);
   float* const scratch = scratch_of(input + threads * size);

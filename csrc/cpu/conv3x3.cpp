@@ -54,10 +54,10 @@ static ConvStrip strip_of(const Conv3x3Args& args, const ConvRun& run, float* da
           data};
 }
 
-// The group's channels of all tiles of a run, from the strip to v.
-template <int Tile>
+// The group's channels of all tiles of a run, from the strip to v; `ask` is called once a tile.
+template <int Tile, class Ask>
 static void transform_run(const Conv3x3Args& args, const ConvRun& run, const ConvStrip& strip,
-                          const ConvGroup& group, float* v, int64_t apart) {
+                          const ConvGroup& group, float* v, int64_t apart, const Ask& ask) {
   constexpr int side = Tile + 2;
   const int64_t channels = args.channels + args.channels2, depth = conv3x3_depth(Tile, channels);
   v += run.tile * depth + group.place;
@@ -65,6 +65,7 @@ static void transform_run(const Conv3x3Args& args, const ConvRun& run, const Con
     int64_t rows[side], columns[side];
     for (int i = 0; i < side; ++i) rows[i] = (source(args, row, i) - strip.top) * strip.columns * kConvGroup;
     for (int64_t column = run.left; column < run.right; ++column, v += depth) {
+      ask();
       for (int j = 0; j < side; ++j) columns[j] = (source(args, column, j) - strip.left) * kConvGroup;
       each_vector(group.count, [&](int64_t c, auto access) {
         if constexpr (Tile > 1) {
@@ -79,7 +80,8 @@ static void transform_run(const Conv3x3Args& args, const ConvRun& run, const Con
   }
 }
 
-constexpr int kFewPixels = 16;  // for so few a direct sum waits for its weights
+constexpr int kFewPixels = 16;           // for so few a direct sum waits for its weights
+constexpr int64_t kAskedFloats = 16384;  // weights that are asked for while an input is made
 
 template <int Tile>
 struct Conv3x3 {
@@ -99,13 +101,20 @@ struct Conv3x3 {
     return end < stretches ? end : stretches;
   }
 
-  void make_input(int64_t block, float* v, float* strip_data, int64_t begin, int64_t end) const {
+  // Groups begin ... end - 1 of a block's input; the first weights of `panel` are asked for on the way.
+  void make_input(int64_t block, float* v, float* strip_data, int64_t begin, int64_t end,
+                  int64_t panel) const {
+    const int64_t share = kAskedFloats / ((end - begin) * (end_of(block) - first_of(block)) * cut.tiles);
+    const float* next = weight_of(panel);
+    const auto ask = [&] {
+      for (const float* const last = next + share; next < last; next += 16) __builtin_prefetch(next, 0, 2);
+    };
     each_run(cut, first_of(block), end_of(block), [&](const ConvRun& run) {
       const ConvStrip strip = strip_of<Tile>(args, run, strip_data);
       for (int64_t g = begin; g < end; ++g) {
         const ConvGroup group(args, g);
         fill_strip(args, group, strip);
-        transform_run<Tile>(args, run, strip, group, v, apart);
+        transform_run<Tile>(args, run, strip, group, v, apart, ask);
       }
     });
   }
@@ -119,15 +128,24 @@ struct Conv3x3 {
   }
 
   // One position of a panel: `size` weights at u; `bytes` from `next` on are read soon.
-  template <class Ask = AskNothing>
   void multiply_position(const float* v, int64_t tiles, int64_t p, const float* u, int64_t size, float* m,
                          const float* next, int64_t bytes) const {
     v += p * apart;
     m += p * product_apart;
     if (size == kLanes * depth)
-      multiply_panel<1, Ask>(v, depth, tiles, u, depth, m, width, next, bytes);
+      multiply_panel<1>(v, depth, tiles, u, depth, m, width, next, bytes);
     else
-      multiply_panel<kPanelVectors, Ask>(v, depth, tiles, u, depth, m, width, next, bytes);
+      multiply_panel<kPanelVectors>(v, depth, tiles, u, depth, m, width, next, bytes);
+  }
+
+  // Panels of a few pixels: their weights are one stream from memory.
+  void multiply_few(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m) const {
+    for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
+      if (panel_floats(panel) == kLanes * depth)
+        multiply_stream<1>(v, depth, tiles, weight_of(panel), depth, m, width);
+      else
+        multiply_stream<kPanelVectors>(v, depth, tiles, weight_of(panel), depth, m, width);
+    }
   }
 
   // Panels from packed weights to m, position by position. Threads that read the same weights begin at
@@ -140,11 +158,7 @@ struct Conv3x3 {
         const int64_t size = panel_floats(panel);
         const float* next = weight_of(after) + (p + (after == first)) * panel_floats(after);
         const float* u = weight_of(panel) + p * size;
-        float* const to = m + (panel - begin) * kPanel;
-        if (Tile == 1 && tiles <= kFewPixels)
-          multiply_position<AskPanel>(v, tiles, p, u, size, to, next, 4 * size);
-        else
-          multiply_position(v, tiles, p, u, size, to, next, 4 * size);
+        multiply_position(v, tiles, p, u, size, m + (panel - begin) * kPanel, next, 4 * size);
       }
     }
   }
@@ -170,6 +184,7 @@ struct Conv3x3 {
 
   // Panels of one chunk, all positions, to m.
   void multiply_chunk(const float* v, int64_t tiles, int64_t begin, int64_t end, float* m, float* u) const {
+    if (Tile == 1 && tiles <= kFewPixels) return multiply_few(v, tiles, begin, end, m);
     if (!args.in_turn) return multiply_packed(v, tiles, begin, end, m);
     for (int64_t panel = begin; panel < end; ++panel, m += kPanel) {
       if constexpr (Tile > 1) {
@@ -206,9 +221,13 @@ struct Conv3x3 {
   void run(Conv3x3Phase phase, float* scratch, int64_t begin, int64_t end) {
     const int64_t products = conv3x3_apart_floats(args, kPanel);
     if (phase == Conv3x3Phase::input) {
-      make_input(args.shared_block, args.shared, scratch, begin, end);
+      make_input(args.shared_block, args.shared, scratch, begin, end, begin * panels / conv_groups(args));
     } else if (phase == Conv3x3Phase::panels) {
       make_output(args.shared_block, args.shared, scratch, scratch + products, begin, end);
+    } else if (phase == Conv3x3Phase::alone) {
+      float* const m = scratch + conv3x3_input_floats(args, kPanel);
+      make_input(0, scratch, m, 0, conv_groups(args), begin);
+      make_output(0, scratch, m, m + products, begin, end);
     } else {
       opening = begin;
       float* const behind = scratch + conv3x3_input_floats(args, kPanel);
@@ -216,7 +235,7 @@ struct Conv3x3 {
       float* const m = args.in_place ? scratch : behind;
       float* const strip = behind + conv3x3_product_floats(args, kPanel);
       for (int64_t block = begin; block < end; ++block) {
-        make_input(block, v, strip, 0, conv_groups(args));
+        make_input(block, v, strip, 0, conv_groups(args), 0);
         make_output(block, v, m, behind + products, 0, panels);
       }
     }

@@ -174,6 +174,25 @@ def test_stride_two_takes_every_second_pixel(backend, before, size):
     assert_statistics(sums, out)
 
 
+@needs_cpp
+@pytest.mark.parametrize("outs", [7, 32, 72])
+def test_few_pixels_are_summed_in_slices_by_any_number_of_threads(outs):
+    """The depth, 9 * 40, is no multiple of a slice; every thread makes the input of its own panels."""
+    g = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(1, 40, 4, 4, generator=g), torch.randn(outs, 40, 3, 3, generator=g)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with use_backend("cpp"):
+                results.append(conv3x3(x, weight, algorithm="direct"))
+    finally:
+        torch.set_num_threads(before)
+    expected = torch.nn.functional.conv2d(x.double(), weight.double(), padding=1)
+    torch.testing.assert_close(results[0].double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_statistics_survive_a_mean_far_from_zero(backend, algorithm):

@@ -70,8 +70,9 @@ struct Conv3x3Args {
 };
 
 // `blocks`: whole blocks begin ... end - 1. Where a block is shared, `input` makes its transformed input for
-// groups of channels, then `panels` multiplies panels of output channels.
-enum class Conv3x3Phase : int { blocks, input, panels };
+// groups of channels, then `panels` multiplies panels of output channels. `alone`: the only block, whose
+// input every thread makes for its own panels.
+enum class Conv3x3Phase : int { blocks, input, panels, alone };
 
 constexpr int64_t kConvGroup = 64;  // channels that are normalised and transformed together
 
