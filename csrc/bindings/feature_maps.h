@@ -25,7 +25,8 @@ inline bool dense_in_order(const Tensor& t, bool channels_last) {
 }
 
 inline FeatureMap feature_map_of(const Tensor& x, const char* op) {
-  STD_TORCH_CHECK(is_here(x) && x.dim() >= 2, op, ": x must be (B, C, ...) on the device of the op");
+  STD_TORCH_CHECK(is_here(x) && x.dim() >= 2 && x.size(1) >= 1, op,
+                  ": x must be (B, C, ...) with C >= 1 on the device of the op");
   FeatureMap map;
   map.batch = x.size(0);
   map.channels = x.size(1);

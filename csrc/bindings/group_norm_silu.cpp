@@ -1,17 +1,17 @@
 // fastdiff::group_norm_silu_cpp and its gradient, the C++ backend of fastdiff/ops/group_norm_silu.py.
-#include <memory>
-
 #include "fastdiff/cpu_kernels.h"
 #include "feature_maps.h"
+#include "scratch.h"
 
 namespace fastdiff {
 namespace {
 
 using Kernel = void (*)(const GroupNormArgs&, Phase, int64_t begin, int64_t end);
 
-GroupNormArgs arguments(const Tensor& out, const Tensor& statistics, const Tensor& x,
-                        const OptionalTensor& weight, const OptionalTensor& bias, const OptionalTensor& scale,
-                        const OptionalTensor& shift, int64_t groups, double eps, bool activate) {
+// All but the statistics.
+GroupNormArgs arguments(const Tensor& out, const Tensor& x, const OptionalTensor& weight,
+                        const OptionalTensor& bias, const OptionalTensor& scale, const OptionalTensor& shift,
+                        int64_t groups, double eps, bool activate) {
   GroupNormArgs args;
   args.map = feature_map_of(x, "group_norm_silu");
   STD_TORCH_CHECK(groups >= 1 && args.map.channels % groups == 0, "group_norm_silu: groups must divide ",
@@ -23,14 +23,7 @@ GroupNormArgs arguments(const Tensor& out, const Tensor& statistics, const Tenso
   args.activate = activate;
   args.x = x.const_data_ptr();
   args.out = same_map(out, x, args.map, "out");
-  args.statistics = floats_of_shape(statistics, {args.map.batch, groups, k_statistics}, "statistics");
-  check_apart("group_norm_silu", {Extent(out), Extent(statistics)},
-              {Extent(x), Extent(weight), Extent(bias), Extent(scale), Extent(shift)});
   return args;
-}
-
-std::unique_ptr<float[]> floats(int64_t count) {
-  return std::unique_ptr<float[]>(new float[static_cast<size_t>(count)]);
 }
 
 // Samples where they share the threads well, else parts of samples; the numbers are the same.
@@ -38,8 +31,8 @@ void run(Kernel kernel, GroupNormArgs& args) {
   const FeatureMap& map = args.map;
   if (map.batch * map.channels * map.pixels == 0) return;
   const int64_t parts = map.batch * parts_per_sample(args), threads = torch::stable::get_num_threads();
-  const auto scratch = floats(map.batch * map.channels * kGroupNormArrays);
-  const auto partials = map.channels_last ? floats(parts * map.channels * kGroupNormPartials) : nullptr;
+  const auto scratch = line_floats(map.batch * map.channels * kGroupNormArrays);
+  const auto partials = line_floats(map.channels_last ? parts * map.channels * kGroupNormPartials : 0);
   args.scratch = scratch.get();
   args.partials = partials.get();
   const auto in_parallel = [&args, kernel](Phase phase, int64_t count) {
@@ -54,35 +47,73 @@ void run(Kernel kernel, GroupNormArgs& args) {
   in_parallel(Phase::last, parts);
 }
 
-void group_norm_silu(Tensor out, Tensor statistics, Tensor x, OptionalTensor weight, OptionalTensor bias,
-                     OptionalTensor scale, OptionalTensor shift, int64_t groups, double eps, bool activate) {
-  GroupNormArgs args = arguments(out, statistics, x, weight, bias, scale, shift, groups, eps, activate);
+float* statistics_of(const Tensor& statistics, const GroupNormArgs& args) {
+  return floats_of_shape(statistics, {args.map.batch, args.groups, k_statistics}, "statistics");
+}
+
+// Nobody keeps the statistics where no gradient is wanted.
+void group_norm_silu(Tensor out, OptionalTensor statistics, Tensor x, OptionalTensor weight,
+                     OptionalTensor bias, OptionalTensor scale, OptionalTensor shift, int64_t groups,
+                     double eps, bool activate) {
+  GroupNormArgs args = arguments(out, x, weight, bias, scale, shift, groups, eps, activate);
+  const bool alone = !statistics.has_value() && x.numel() > 0;
+  const auto own = line_floats(alone ? args.map.batch * groups * k_statistics : 0);
+  args.statistics = statistics.has_value() ? statistics_of(*statistics, args) : own.get();
+  check_apart("group_norm_silu", {Extent(out), Extent(statistics)},
+              {Extent(x), Extent(weight), Extent(bias), Extent(scale), Extent(shift)});
   run(cpu_kernels().group_norm_silu, args);
 }
 
-void group_norm_silu_backward(Tensor out, Tensor sums, Tensor gradient, Tensor statistics, Tensor x,
-                              OptionalTensor weight, OptionalTensor bias, OptionalTensor scale,
-                              OptionalTensor shift, int64_t groups, bool activate) {
-  GroupNormArgs args = arguments(out, statistics, x, weight, bias, scale, shift, groups, 0.0, activate);
-  args.gradient = same_map(gradient, x, args.map, "gradient");
-  args.sums = floats_of_shape(sums, {2, args.map.batch, args.map.channels}, "sums");
-  check_apart("group_norm_silu", {Extent(out), Extent(sums)},
+// The sum over the batch of rows (B, C).
+void add_rows(const float* rows, const FeatureMap& map, float* to) {
+  for (int64_t c = 0; c < map.channels; ++c) {
+    double total = 0.0;
+    for (int64_t b = 0; b < map.batch; ++b) total += rows[b * map.channels + c];
+    to[c] = static_cast<float>(total);
+  }
+}
+
+// d_weight and d_bias are the gradients where there is no scale; with one the caller makes all from the sums.
+void group_norm_silu_backward(Tensor out, OptionalTensor sums, OptionalTensor d_weight, OptionalTensor d_bias,
+                              Tensor gradient, Tensor statistics, Tensor x, OptionalTensor weight,
+                              OptionalTensor bias, OptionalTensor scale, OptionalTensor shift, int64_t groups,
+                              bool activate) {
+  GroupNormArgs args = arguments(out, x, weight, bias, scale, shift, groups, 0.0, activate);
+  const FeatureMap& map = args.map;
+  const int64_t rows = map.batch * map.channels;
+  args.statistics = statistics_of(statistics, args);
+  args.gradient = same_map(gradient, x, map, "gradient");
+  STD_TORCH_CHECK(!scale.has_value() || !(d_weight.has_value() || d_bias.has_value()),
+                  "group_norm_silu: d_weight and d_bias must be made from the sums where there is a scale");
+  const bool empty = x.numel() == 0;
+  const auto own = line_floats(sums.has_value() || empty ? 0 : 2 * rows);
+  args.sums = sums.has_value() ? floats_of_shape(*sums, {2, map.batch, map.channels}, "sums") : own.get();
+  float* const to_weight = dense_floats(d_weight, "d_weight", map.channels);
+  float* const to_bias = dense_floats(d_bias, "d_bias", map.channels);
+  check_apart("group_norm_silu", {Extent(out), Extent(sums), Extent(d_weight), Extent(d_bias)},
               {Extent(x), Extent(gradient), Extent(statistics), Extent(weight), Extent(bias), Extent(scale),
                Extent(shift)});
-  if (x.numel() == 0) std::fill_n(args.sums, sums.numel(), 0.0f);
+  if (empty) {
+    if (sums.has_value()) std::fill_n(args.sums, 2 * rows, 0.0f);
+    if (to_weight) std::fill_n(to_weight, map.channels, 0.0f);
+    if (to_bias) std::fill_n(to_bias, map.channels, 0.0f);
+    return;
+  }
   run(cpu_kernels().group_norm_silu_backward, args);
+  if (to_bias) add_rows(args.sums, map, to_bias);
+  if (to_weight) add_rows(args.sums + rows, map, to_weight);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fastdiff, m) {
   m.def(
-      "group_norm_silu_cpp(Tensor(a!) out, Tensor(b!) statistics, Tensor x, Tensor? weight, Tensor? bias, "
+      "group_norm_silu_cpp(Tensor(a!) out, Tensor(b!)? statistics, Tensor x, Tensor? weight, Tensor? bias, "
       "Tensor? scale, Tensor? shift, int groups, float eps, bool activate) -> ()");
   m.def(
-      "group_norm_silu_backward_cpp(Tensor(a!) out, Tensor(b!) sums, Tensor gradient, Tensor statistics, "
-      "Tensor x, "
-      "Tensor? weight, Tensor? bias, Tensor? scale, Tensor? shift, int groups, bool activate) -> ()");
+      "group_norm_silu_backward_cpp(Tensor(a!) out, Tensor(b!)? sums, Tensor(c!)? d_weight, "
+      "Tensor(d!)? d_bias, Tensor gradient, Tensor statistics, Tensor x, Tensor? weight, Tensor? bias, "
+      "Tensor? scale, Tensor? shift, int groups, bool activate) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastdiff, CPU, m) {

@@ -1,8 +1,7 @@
 // fastdiff::rms_norm_silu_cpp and its gradient, the C++ backend of fastdiff/ops/rms_norm_silu.py.
-#include <memory>
-
 #include "fastdiff/cpu_kernels.h"
 #include "feature_maps.h"
+#include "scratch.h"
 
 namespace fastdiff {
 namespace {
@@ -28,8 +27,7 @@ void run(Kernel kernel, const RmsNormArgs& args) {
   if (map.batch * map.channels * map.pixels == 0) return;
   torch::stable::parallel_for(0, map.batch * units_per_sample(map), 1,
                               [&args, kernel](int64_t begin, int64_t end) {
-                                const std::unique_ptr<float[]> scratch(
-                                    new float[static_cast<size_t>(args.map.channels * kRmsNormScratch)]);
+                                const auto scratch = line_floats(args.map.channels * kRmsNormScratch);
                                 kernel(args, scratch.get(), begin, end);
                               });
 }

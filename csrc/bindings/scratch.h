@@ -1,9 +1,10 @@
-// Memory and equal shares of the work of a convolution.
+// Memory and equal shares of work.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 
 #include <cstdint>
+#include <memory>
 #include <new>
 
 #ifdef __linux__
@@ -61,6 +62,16 @@ inline float* scratch_of(int64_t floats) {
     prefer_large_pages(buffer.data, floats);
   }
   return buffer.data;
+}
+
+// Memory of one call that begins with a line of the cache: a vector across two lines is two reads.
+constexpr std::align_val_t kLine{64};
+struct DeleteFloats {
+  void operator()(float* data) const { ::operator delete(data, kLine); }
+};
+inline std::unique_ptr<float[], DeleteFloats> line_floats(int64_t floats) {
+  return std::unique_ptr<float[], DeleteFloats>(
+      static_cast<float*>(::operator new(4 * static_cast<size_t>(floats), kLine)));
 }
 
 // Runs f(slot, begin, end) for equal parts of 0 ... count - 1, one per slot.

@@ -44,16 +44,19 @@ static inline Affine affine_of(const GroupNormArgs& args, int64_t sample, int64_
           channel_array(args, sample, 2) + channel};
 }
 
+// `unit`: what u is measured in.
 static inline void make_affine(const GroupNormArgs& args, int64_t sample, int64_t first_channel,
-                               int64_t channels) {
+                               int64_t channels, float unit = 1.0f) {
   const Affine affine = affine_of(args, sample, 0);
-  const int64_t width = args.map.channels / args.groups;
-  for (int64_t c = first_channel; c < first_channel + channels; ++c) {
-    const float* statistics = args.statistics + (sample * args.groups + c / width) * k_statistics;
-    const ChannelFactor factor = channel_factor(args.factors, sample, c);
-    affine.center[c] = statistics[k_mean];
-    affine.slope[c] = factor.gain * statistics[k_reciprocal];
-    affine.offset[c] = factor.offset - statistics[k_mean_rest] * affine.slope[c];
+  const int64_t width = args.map.channels / args.groups, end = first_channel + channels;
+  for (int64_t first = first_channel; first < end; first += width) {
+    const float* statistics = args.statistics + (sample * args.groups + first / width) * k_statistics;
+    for (int64_t c = first; c < first + width; ++c) {
+      const ChannelFactor factor = channel_factor(args.factors, sample, c);
+      affine.center[c] = statistics[k_mean];
+      affine.slope[c] = unit * factor.gain * statistics[k_reciprocal];
+      affine.offset[c] = unit * factor.offset - statistics[k_mean_rest] * affine.slope[c];
+    }
   }
 }
 

@@ -53,7 +53,7 @@ static void apply_channel(const typename T::Raw* x, int64_t count, float center,
                           typename T::Raw* out) {
   each_vector(count, [=](int64_t i, auto access) {
     const Floats u = (access.template get<T>(x + i) - center) * slope + offset;
-    access.template put<T>(out + i, Activate ? silu(u) : u);
+    access.template put<T>(out + i, Activate ? silu_scaled(u) : u);
   });
 }
 
@@ -63,7 +63,7 @@ static void apply_pixel(const typename T::Raw* x, int64_t count, Affine affine, 
     const Floats e = access.template get<T>(x + c) - access.template get<F32>(affine.center + c);
     const Floats u =
         e * access.template get<F32>(affine.slope + c) + access.template get<F32>(affine.offset + c);
-    access.template put<T>(out + c, Activate ? silu(u) : u);
+    access.template put<T>(out + c, Activate ? silu_scaled(u) : u);
   });
 }
 
@@ -90,7 +90,7 @@ struct Forward {
   static void first(const GroupNormArgs& args, int64_t part) { measure<T>(args, part); }
   static void middle(const GroupNormArgs& args, int64_t sample, int64_t first_channel, int64_t channels) {
     if (args.map.channels_last) gather_statistics(args, sample);
-    make_affine(args, sample, first_channel, channels);
+    make_affine(args, sample, first_channel, channels, Activate ? kSiluScale : 1.0f);
   }
   static void last(const GroupNormArgs& args, int64_t part) { apply<T, Activate>(args, part); }
 };

@@ -31,17 +31,17 @@ static inline Floats norm_slope(Floats squares, float eps) {
   return norm > eps ? 1.0f / norm : Floats{};
 }
 
-// Gains (with the factor sqrt(C)) and offsets of one sample, (2, C).
+// Gains (with the factor sqrt(C)) and offsets of one sample, (2, C), in the unit of what they make.
 struct Factors {
   float *gain, *offset;
 
-  Factors(const RmsNormArgs& args, int64_t sample, float* buffer)
+  Factors(const RmsNormArgs& args, int64_t sample, float* buffer, float unit = 1.0f)
       : gain(buffer), offset(buffer + args.map.channels) {
-    const float root = static_cast<float>(__builtin_sqrt(static_cast<double>(args.map.channels)));
+    const float root = unit * static_cast<float>(__builtin_sqrt(static_cast<double>(args.map.channels)));
     for (int64_t c = 0; c < args.map.channels; ++c) {
       const ChannelFactor factor = channel_factor(args.factors, sample, c);
       gain[c] = factor.gain * root;
-      offset[c] = factor.offset;
+      offset[c] = unit * factor.offset;
     }
   }
 };
@@ -77,7 +77,7 @@ static void apply_pixel(const typename T::Raw* x, int64_t channels, float recipr
     const Floats normalised = access.template get<T>(x + c) * reciprocal;
     const Floats u = normalised * access.template get<F32>(factors.gain + c) +
                      access.template get<F32>(factors.offset + c);
-    access.template put<T>(out + c, Activate ? silu(u) : u);
+    access.template put<T>(out + c, Activate ? silu_scaled(u) : u);
   });
 }
 
@@ -119,7 +119,7 @@ static inline __attribute__((always_inline)) void forward_strip(const typename T
     for (int v = 0; v < V; ++v) {
       const int64_t at = c * map.pixels + v * kLanes;
       const Floats u = (access.template get<T>(x + at) * norm[v]) * gain + offset;
-      access.template put<T>(out + at, Activate ? silu(u) : u);
+      access.template put<T>(out + at, Activate ? silu_scaled(u) : u);
     }
   }
 }
@@ -142,7 +142,7 @@ template <class T, bool Activate>
 static void forward(const RmsNormArgs& args, float* scratch, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
     const Stretch stretch(args.map, index);
-    const Factors factors(args, stretch.sample, scratch);
+    const Factors factors(args, stretch.sample, scratch, Activate ? kSiluScale : 1.0f);
     if (args.map.channels_last)
       forward_channels_last<T, Activate>(args, stretch, factors);
     else

@@ -205,6 +205,24 @@ def _ordinary(inputs: Mapping[str, Any]) -> bool:
     return True
 
 
+def straight(op: str, *tensors: Tensor | None) -> bool:
+    """Whether a call may go to a C++ kernel that refuses wrong inputs itself, without the questions of `run`.
+
+    Nothing forces, traces or observes it, nobody has found another backend faster, and all tensors are on the CPU.
+    What the kernel then refuses goes through `run`, which says why. Most of the time of a small call are questions.
+
+    Args:
+        op: name of the op.
+        tensors: all that the call has.
+    """
+    if torch.compiler.is_compiling() or _forced is not None or _observer is not None or _led(op):
+        return False
+    for t in tensors:  # noqa: SIM110 (a generator takes longer than the questions)
+        if t is not None and not (isinstance(t, Tensor) and t.is_cpu):
+            return False
+    return True
+
+
 def run(
     op: str,
     backends: tuple[Backend, ...],

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,6 +56,12 @@ def register_fake(op: str) -> None:
         torch.library.register_fake(f"fastdiff::{op}", lambda *args, **kwargs: None)
     else:
         _ABSENT.append(op)
+
+
+def raw(op: str) -> Any:
+    """A raw op of the C++ extension, looked up once; None where the extension is missing or older than the op."""
+    absent = MISSING or not hasattr(torch.ops.fastdiff, op)
+    return None if absent else getattr(torch.ops.fastdiff, op).default
 
 
 def outdated(op: str, backend: str) -> str:

@@ -81,6 +81,18 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+def plain(x: Tensor, *factors: Tensor | None) -> bool:
+    """Whether the C++ kernels read these as they are: nothing has to be cast or laid out."""
+    if not (x.is_contiguous() or _last(x) is not None):
+        return False
+    for f in factors:
+        if f is not None and not (
+            f.dtype == torch.float32 and (f.is_contiguous() or f.stride()[-1:] == (1,))
+        ):
+            return False
+    return True
+
+
 def _last(x: Tensor) -> torch.memory_format | None:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     format_ = formats.get(x.dim())

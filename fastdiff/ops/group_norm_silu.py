@@ -23,6 +23,7 @@ from torch import Tensor
 from . import device, dispatch, extension, norm_sums
 from .arguments import check_flag, check_groups, check_number, wants_gradient
 from .feature_maps import (
+    Gradients,
     check_map,
     computed,
     cpp_reasons,
@@ -33,6 +34,7 @@ from .feature_maps import (
     gradients_of,
     laid_out_like,
     modulated,
+    plain,
     plain_rows,
     triton_reasons,
 )
@@ -94,12 +96,35 @@ class _Differentiable(torch.autograd.Function):
             named = dict(zip(_FACTORS, factors, strict=True))
             y = reference(x=x, **named, groups=ctx.groups, eps=ctx.eps, activate=ctx.activate)
             return None, None, None, None, *gradients_of(y, (x, *factors), gradient)
-        out, sums = torch.empty_like(x), x.new_empty((2, *x.shape[:2]), dtype=torch.float32)
-        getattr(torch.ops.fastdiff, f"group_norm_silu_backward_{ctx.backend}").default(
-            *(out, sums, laid_out_like(gradient, x), statistics, x, *_factors(*factors)),
-            *(ctx.groups, ctx.activate),
-        )
-        return None, None, None, None, out, *factor_gradients(*sums, *factors)
+        read = (laid_out_like(gradient, x), statistics, x, *_factors(*factors), ctx.groups, ctx.activate)
+        out = torch.empty_like(x)
+        return None, None, None, None, out, *_backward(ctx.backend, out, factors, read)
+
+
+def _backward(backend: str, out: Tensor, factors: list[Tensor | None], read: tuple[Any, ...]) -> Gradients:
+    """The gradients of the factors; that of x goes to out."""
+    weight, bias, scale, shift = factors
+    op = torch.ops.fastdiff.group_norm_silu_backward_cpp
+    if backend == "cpp" and scale is None and shift is None:
+        d_weight, d_bias = _floats_like(weight), _floats_like(bias)
+        op.default(out, None, d_weight, d_bias, *read)
+        return _like(d_weight, weight), _like(d_bias, bias), None, None
+    sums = out.new_empty((2, *out.shape[:2]), dtype=torch.float32)
+    if backend == "cpp":
+        op.default(out, sums, None, None, *read)
+    else:
+        getattr(torch.ops.fastdiff, f"group_norm_silu_backward_{backend}").default(out, sums, *read)
+    return factor_gradients(*sums, *factors)
+
+
+def _floats_like(factor: Tensor | None) -> Tensor | None:
+    return None if factor is None else torch.empty_like(factor, dtype=torch.float32)
+
+
+def _like(gradient: Tensor | None, factor: Tensor | None) -> Tensor | None:
+    if gradient is None or factor is None or gradient.dtype == factor.dtype:
+        return gradient
+    return gradient.to(factor.dtype)
 
 
 #: In the order that the kernels take them.
@@ -121,6 +146,27 @@ def _forward(
         out, statistics, x, *read(*factors), groups, eps, activate
     )
     return out, statistics
+
+
+_RAW = extension.raw("group_norm_silu_cpp")
+
+
+def _straight(
+    x: Tensor, groups: int, factors: tuple[Tensor | None, ...], eps: float, activate: bool
+) -> Tensor | None:
+    """The result of an ordinary call in C++; None where it is no such call, or is refused."""
+    if _RAW is None or not dispatch.straight(_OP, x, *factors):
+        return None
+    try:
+        if not plain(x, *factors):
+            return None
+        if wants_gradient(x, *factors):
+            return _Differentiable.apply("cpp", groups, eps, activate, x, *factors)
+        out = torch.empty_like(x)
+        _RAW(out, None, x, *factors, groups, eps, activate)
+    except Exception:  # the ordinary way asks again, and tells why
+        return None
+    return out
 
 
 def _on(
@@ -247,11 +293,15 @@ def group_norm_silu(
 
     Source: Wu and He 2018; with scale and shift: Dhariwal and Nichol 2021 (adaptive group normalisation).
     """
+    around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
+    if not around and isinstance(groups, int):
+        out = _straight(x, groups, (weight, bias, scale, shift), eps, activate)
+        if out is not None:
+            return out
     inputs = {
         **{"x": x, "groups": groups, "weight": weight, "bias": bias, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
-    around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
     if around:
         return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
     if not isinstance(groups, int) or isinstance(eps, int):  # C++ takes an array of one, and 2**63

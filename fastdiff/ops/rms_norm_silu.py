@@ -33,6 +33,7 @@ from .feature_maps import (
     gradients_of,
     laid_out_like,
     modulated,
+    plain,
     plain_rows,
     triton_reasons,
     unless_infinite,
@@ -118,6 +119,25 @@ def _forward(backend: str, eps: float, activate: bool, x: Tensor, *factors: Tens
     out = torch.empty_like(x)
     read = norm_sums.factors if backend == "triton" else _factors
     getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}").default(out, x, *read(*factors), eps, activate)
+    return out
+
+
+_RAW = extension.raw("rms_norm_silu_cpp")
+
+
+def _straight(x: Tensor, factors: tuple[Tensor | None, ...], eps: float, activate: bool) -> Tensor | None:
+    """The result of an ordinary call in C++; None where it is no such call, or is refused."""
+    if _RAW is None or not dispatch.straight(_OP, x, *factors):
+        return None
+    try:
+        if not plain(x, *factors):
+            return None
+        if wants_gradient(x, *factors):
+            return _Differentiable.apply("cpp", eps, activate, x, *factors)
+        out = torch.empty_like(x)
+        _RAW(out, x, *factors, eps, activate)
+    except Exception:  # the ordinary way asks again, and tells why
+        return None
     return out
 
 
@@ -230,11 +250,15 @@ def rms_norm_silu(
 
     Source: Zhang and Sennrich 2019, over channels as in the denoising-diffusion toolbox of P. Wang.
     """
+    around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
+    if not around:
+        out = _straight(x, (weight, scale, shift), eps, activate)
+        if out is not None:
+            return out
     inputs = {
         **{"x": x, "weight": weight, "scale": scale, "shift": shift},
         **{"eps": eps, "activate": activate},
     }
-    around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
     if around:
         return dispatch.run(_OP, _OF_SUMS, {**inputs, **around}, _check_with_sums)
     if isinstance(eps, int):  # C++ takes 2**63

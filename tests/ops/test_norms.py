@@ -143,11 +143,43 @@ def test_opcheck(layout, given):
     gradient = torch.randn(x.shape).contiguous(memory_format=layout)
     factors, sums = (w, b, scale, shift), torch.empty(2, 2, 8)
     torch.library.opcheck(ops.group_norm_silu_cpp.default, (out, statistics, x, *factors, 4, 1e-5, True))
-    backward = (out, sums, gradient, statistics, x, *factors, 4, True)
+    torch.library.opcheck(ops.group_norm_silu_cpp.default, (out, None, x, *factors, 4, 1e-5, True))
+    read = (gradient, statistics, x, *factors, 4, True)
+    backward = (out, sums, None, None, *read) if given else (out, None, torch.empty(8), torch.empty(8), *read)
     torch.library.opcheck(ops.group_norm_silu_backward_cpp.default, backward)
     torch.library.opcheck(ops.rms_norm_silu_cpp.default, (out, x, w, scale, shift, 1e-12, True))
     backward = (out, torch.empty(2, 1, 2, 8), gradient, x, w, scale, shift, 1e-12, True)
     torch.library.opcheck(ops.rms_norm_silu_backward_cpp.default, backward)
+
+
+@needs_cpp
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_ordinary_call_is_that_of_the_forced_backend(layout):
+    x = torch.randn(3, 40, 5, 7).contiguous(memory_format=layout)
+    weight, rows = torch.randn(40), torch.randn(3, 80).chunk(2, dim=1)
+    for norm in (partial(group_norm_silu, groups=4), rms_norm_silu):
+        for scale, shift in (rows, (None, None)):
+            leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+            found = norm(leaves[0], weight=leaves[1], scale=scale, shift=shift)
+            with use_backend("cpp"):
+                expected = norm(leaves[0], weight=leaves[1], scale=scale, shift=shift)
+                assert torch.equal(norm(x, weight=weight, scale=scale, shift=shift), expected)
+            assert torch.equal(found, expected)
+            for one, other in zip(
+                *(torch.autograd.grad(y.sum(), leaves) for y in (found, expected)), strict=True
+            ):
+                assert torch.equal(one, other)
+
+
+@needs_cpp
+def test_silu_of_extreme_numbers():
+    """By way of the shift of an RMS norm, whose map is 0."""
+    u = torch.tensor([float("inf"), 3.4e38, 1e6, 88.0, 1e-40, 0.0, -1e-10, -80.0, -1e4, -3e38]).repeat(4)
+    x = torch.zeros(1, len(u), 2, 2)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = rms_norm_silu(x.contiguous(memory_format=layout), shift=u[None])[0, :, 0, 0]
+        expected = torch.nn.functional.silu(u.double()).float()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-34)
 
 
 WRONG = [
