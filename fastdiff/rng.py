@@ -55,6 +55,8 @@ def seed_list(seed: int, num: int, seeds: Seeds | None = None) -> Sequence[int]:
         if isinstance(num, bool) or not isinstance(num, int) or num < 1:
             raise ValueError(f"seeds: num must be an integer >= 1, got {num!r}")
         return _checked(range(_integer(seed), _integer(seed) + num), "seeds")
+    if not hasattr(seeds, "__iter__"):
+        raise TypeError(f"seeds: seeds must be integers, a list of them, got {type(seeds).__name__}")
     given = _int64(seeds).tolist() if isinstance(seeds, Tensor) else seeds
     values = [s % _LIMIT for s in given] if isinstance(seeds, Tensor) else [_integer(s) for s in given]
     if not values or len(values) != num:

@@ -143,6 +143,9 @@ def checked_output(m: object, x: Tensor) -> Tensor:
     m = m if isinstance(m, Tensor) else getattr(m, "sample", m)
     if not isinstance(m, Tensor):
         raise TypeError(f"sample: the network must return a tensor, got {type(m).__name__}")
+    if not m.is_floating_point() or m.layout != torch.strided or m.is_nested or m.device != x.device:
+        got = "a nested one" if m.is_nested else f"{m.layout} {m.dtype} on {m.device}"
+        raise TypeError(f"sample: the network must return a dense floating tensor on {x.device}, got {got}")
     shape, channels = tuple(m.shape), x.shape[1]
     if shape[:1] + shape[2:] != x.shape[:1] + x.shape[2:] or shape[1] not in (channels, 2 * channels):
         raise ValueError(

@@ -117,11 +117,20 @@ def checked_cond(cond: Cond | None, num: int) -> dict[str, Tensor]:
             raise TypeError(
                 f"sample: cond must be a tensor or a dictionary of tensors, got {type(value).__name__}"
             )
+        _check_numbers("cond", value)
         if value.ndim < 1 or value.shape[0] not in (1, num):
             raise ValueError(
                 f"sample: cond must be ({num}, ...) or (1, ...), got {tuple(value.shape)} for {name!r}"
             )
     return {name: value.expand(num, *value.shape[1:]) for name, value in named.items()}
+
+
+def _check_numbers(name: str, value: Tensor) -> None:
+    """A `TypeError` unless a tensor is dense and holds real numbers that torch computes with."""
+    dense = value.layout == torch.strided and not value.is_nested and not value.is_meta
+    if not dense or value.is_complex() or (value.is_floating_point() and value.dtype.itemsize == 1):
+        got = "a nested one" if value.is_nested else f"{value.layout} {value.dtype} on {value.device}"
+        raise TypeError(f"sample: {name} must be a dense tensor of real numbers, got {got}")
 
 
 def check_keywords(net: Network, given: Mapping[str, Tensor]) -> None:
@@ -157,6 +166,7 @@ def checked_image(image: Tensor | None, name: str, num: int, shape: tuple[int, .
         return None
     if not isinstance(image, Tensor):
         raise TypeError(f"sample: {name} must be a tensor, got {type(image).__name__}")
+    _check_numbers(name, image)
     if name == "x_init" and not image.is_floating_point():
         raise TypeError(f"sample: x_init must be floating point in the range of the data, got {image.dtype}")
     try:

@@ -170,7 +170,10 @@ def _config(net: Network, name: str, default: Any) -> Any:
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+    if not isinstance(shape, Sequence):
+        raise TypeError(f"sample: shape must be a sequence such as (C, H, W), got {type(shape).__name__}")
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**31 for n in shape)
+    if not shape or not whole:
         raise ValueError(f"sample: shape must be whole numbers >= 1 such as (C, H, W), got {tuple(shape)}")
     return tuple(shape)
 

@@ -46,6 +46,10 @@ def make_table(
         raise ValueError(
             f"sample: clip must be 'data', 'dynamic', Dynamic(...), (low, high) or None, got {clip!r}"
         )
+    if not isinstance(spacing, str) and not hasattr(spacing, "__len__"):
+        raise TypeError(f"sample: spacing must be a name or a list of times, got {type(spacing).__name__}")
+    if clip is not None and not isinstance(clip, (str, Dynamic)):
+        _check_limits(clip)
     if isinstance(solver, StepTable):
         fixed = {
             **options,
@@ -83,6 +87,15 @@ def make_table(
     if not isinstance(table, StepTable):
         raise TypeError(f"sample: solver must return a StepTable, got {type(table).__name__}")
     return table
+
+
+def _check_limits(clip: Any) -> None:
+    """A `TypeError` unless these are two numbers."""
+    try:
+        low, high = clip
+        float(low), float(high)
+    except (TypeError, ValueError):
+        raise TypeError(f"sample: clip must be (low, high), a name or None, got {clip!r}") from None
 
 
 def varied(

@@ -114,3 +114,34 @@ def test_schedules_are_copied_and_pickled() -> None:
 def test_seeds_as_a_tensor_keep_their_bits() -> None:
     big = torch.tensor([-1], dtype=torch.int64)
     assert torch.equal(rng.normal(big, (8,)), rng.normal([2**64 - 1], (8,)))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"shape": np.array([1, 4, 4])}, "shape must be a sequence"),
+        ({"shape": (1, 10**20, 4)}, "shape must be whole numbers"),
+        ({"spacing": None}, "spacing must be a name or a list of times, got NoneType"),
+        ({"clip": 3}, "clip must be .*, got 3"),
+        ({"clip": ("a", "b")}, "clip must be"),
+        ({"seeds": 3}, "seeds must be integers, a list of them, got int"),
+        ({"cond": IMAGE[None].to("meta")}, "cond must be a dense tensor of real numbers"),
+        ({"cond": IMAGE[None].to_sparse()}, "cond must be a dense tensor of real numbers"),
+        ({"cond": torch.nested.nested_tensor([IMAGE, IMAGE])}, "cond must be .*, got a nested one"),
+        ({"x_init": IMAGE.to("meta")}, "x_init must be a dense tensor of real numbers"),
+        ({"x_init": IMAGE.to(torch.float8_e4m3fn)}, "x_init must be a dense tensor of real numbers"),
+        ({"x_init": IMAGE, "mask": IMAGE * 1j}, "mask must be a dense tensor of real numbers"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused_in_words(options: dict[str, Any], told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        fastdiff.sample(NET, 5, **{**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    "gives", [lambda x, t: torch.complex(x, x), lambda x, t: x.long(), lambda x, t: x.to("meta")]
+)
+def test_a_network_gives_floating_tensors(gives: Any) -> None:
+    """Imaginary parts were dropped with a warning of torch's, whole numbers taken as they were cut."""
+    with pytest.raises(TypeError, match="the network must return a dense floating tensor"):
+        fastdiff.sample(gives, 5, schedule=SCHEDULE, prediction="v", **OPTIONS)
