@@ -15,6 +15,7 @@ from fastdiff.ops import extension
 
 from . import capture
 from .buffers import Buffers, Full
+from .collector import held_back
 from .live_ops import sdpa_choice
 from .live_plan import LivePlan
 from .plan import Plan
@@ -120,8 +121,9 @@ class Program:
             if self.settings.live or _device(tensors) == "cuda":
                 return LivePlan(capture.trace(self.module, args, keep_choice=True), self.settings, tensors)
             order = {i: k for k, i in enumerate(i for i, arg in enumerate(args) if isinstance(arg, Tensor))}
-            traced = capture.trace(self.module, args)
-            return Plan(traced, [order[i] for i in self._weights], self.settings)
+            with held_back():
+                traced = capture.trace(self.module, args)
+                return Plan(traced, [order[i] for i in self._weights], self.settings)
         except capture.Unsupported as reason:
             self.say(f"{reason}: this graph runs in eager torch")
         except Exception:  # whatever goes wrong before the first number, the network must run

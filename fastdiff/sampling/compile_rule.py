@@ -9,6 +9,7 @@ instead of timing, which makes the choice the same in every run.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -42,6 +43,16 @@ def flops_of(net: Callable[..., Tensor], x: Tensor, inputs: Mapping[str, Tensor]
     return counter.get_total_flops()
 
 
+def _at_most(net: nn.Module, x: Tensor) -> float:
+    """Operations of one evaluation if every weight met every pixel of x (B, C, ...).
+
+    A UNet stays below: it halves its maps, and its attention, whose products have no weights, runs on small ones. Most
+    runs are ruled out by this, without the seconds that counting takes (it imports torch.compile).
+    """
+    weights = sum(p.numel() for p in net.parameters())
+    return 2.0 * weights * len(x) * math.prod(x.shape[2:])
+
+
 def worth_compiling(
     net: Callable[..., Tensor], x: Tensor, inputs: Mapping[str, Tensor], rows: int, branches: int
 ) -> bool:
@@ -59,6 +70,10 @@ def worth_compiling(
     """
     compiled = getattr(net, "_orig_mod", None) is not None
     if not isinstance(net, nn.Module) or compiled or net.training or x.dtype != torch.float32:
+        return False
+    most = _at_most(net, x) * rows * branches
+    if most < FLOPS:
+        log.info("sample: the network is left to eager torch: at most %.3g operations, worth compiling from %.3g", most, FLOPS)
         return False
     total = float(rows * branches) * flops_of(net, x, inputs)
     word = "compiled by the engine" if total >= FLOPS else "left to eager torch"

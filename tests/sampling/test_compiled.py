@@ -52,6 +52,16 @@ def test_operations_are_counted_without_carrying_them_out() -> None:
     assert compile_rule.flops_of(lambda x, t: x * float(x.sum()), x, {}) == 0
 
 
+def test_small_runs_are_ruled_out_without_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, counted = Plain().eval(), torch.zeros(3, 1, 8, 8), []
+    monkeypatch.setattr(compile_rule, "flops_of", lambda *_: counted.append(1) or 9 * 2 * 3 * 64)
+    most = 10 * 2 * 3 * 64  # nine weights and a bias, each at every pixel
+    for limit, times in ((12 * most + 1, 0), (12 * most, 1)):
+        monkeypatch.setattr(compile_rule, "FLOPS", limit)
+        assert not compile_rule.worth_compiling(net, x, {}, 12, 1)
+        assert len(counted) == times
+
+
 @pytest.mark.skipif(not engine.kernels.CONVOLVES, reason="the C++ backend is not built")
 def test_auto_compiles_from_a_number_of_operations_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
