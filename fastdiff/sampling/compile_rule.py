@@ -73,7 +73,10 @@ def worth_compiling(
         return False
     most = _at_most(net, x) * rows * branches
     if most < FLOPS:
-        log.info("sample: the network is left to eager torch: at most %.3g operations, worth compiling from %.3g", most, FLOPS)
+        told = (
+            "sample: the network is left to eager torch: at most %.3g operations, worth compiling from %.3g"
+        )
+        log.info(told, most, FLOPS)
         return False
     total = float(rows * branches) * flops_of(net, x, inputs)
     word = "compiled by the engine" if total >= FLOPS else "left to eager torch"
