@@ -81,4 +81,12 @@ def _with_engine(task: Run, x: Tensor) -> Run:
 def _compiled(net: Callable[..., Tensor]) -> Callable[..., Tensor]:
     if not isinstance(net, nn.Module):
         raise ValueError("sample: compile must be False for a network that is not a torch module, got True")
-    return _COMPILED.get("engine", [net], lambda: engine.compile(net))
+    return _COMPILED.get(("engine", _hooks(net)), [net], lambda: engine.compile(net))
+
+
+def _hooks(net: nn.Module) -> tuple[tuple[int, ...], ...]:
+    """Which hooks the parts of a network have: torch.compile does not look whether they come or go."""
+    return tuple(
+        tuple(map(id, (*part._forward_hooks.values(), *part._forward_pre_hooks.values())))
+        for part in net.modules()
+    )

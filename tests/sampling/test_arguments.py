@@ -145,3 +145,21 @@ def test_a_network_gives_floating_tensors(gives: Any) -> None:
     """Imaginary parts were dropped with a warning of torch's, whole numbers taken as they were cut."""
     with pytest.raises(TypeError, match="the network must return a dense floating tensor"):
         fastdiff.sample(gives, 5, schedule=SCHEDULE, prediction="v", **OPTIONS)
+
+
+def test_a_hook_that_comes_or_goes_is_seen_by_a_compiled_network() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.conv(x)
+
+    net, options = Net(), {**OPTIONS, "schedule": SCHEDULE, "prediction": "v", "compile": True}
+    before = fastdiff.sample(net, 2, **options)
+    hook = net.conv.register_forward_hook(lambda module, inputs, out: 0.5 * out)
+    hooked = fastdiff.sample(net, 2, **options)
+    torch.testing.assert_close(hooked, fastdiff.sample(net, 2, **{**options, "compile": False}))
+    hook.remove()
+    assert not torch.equal(before, hooked) and torch.equal(before, fastdiff.sample(net, 2, **options))
