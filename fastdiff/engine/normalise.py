@@ -137,7 +137,12 @@ def _key(value: Any) -> Any:
         return tuple(_key(v) for v in value)
     if isinstance(value, dict):
         return tuple((k, _key(v)) for k, v in sorted(value.items()))
-    return value if isinstance(value, fx.Node) else (type(value), value)
+    return value if isinstance(value, fx.Node) else exactly(value)
+
+
+def exactly(value: Any) -> tuple[type, Any]:
+    """A key that tells apart what Python takes for equal: 1, 1.0 and True; 0.0 and -0.0. NaN equals itself in it."""
+    return type(value), repr(value) if isinstance(value, (float, complex)) else value
 
 
 def share_equals(graph: fx.Graph) -> None:

@@ -18,6 +18,7 @@ from .buffers import Buffers, Full
 from .collector import held_back
 from .live_ops import sdpa_choice
 from .live_plan import LivePlan
+from .normalise import exactly
 from .plan import Plan
 from .settings import Settings
 from .tape import Tape
@@ -97,7 +98,7 @@ class Program:
     def key(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """What a plan is made for: shapes, strides and types of the inputs, numbers, backends of attention."""
         key = [_form(args[i]) for i in self._inputs]
-        key += [args[i].item() for i in self._numbers]
+        key += [exactly(args[i].item()) for i in self._numbers]
         return (
             (*key, sdpa_choice())
             if any(getattr(args[i], "is_cuda", False) for i in self._inputs)
@@ -138,7 +139,7 @@ class Program:
 
 
 def _form(arg: Any) -> Any:
-    return (arg.shape, arg.stride(), arg.dtype, arg.device) if isinstance(arg, Tensor) else (type(arg), arg)
+    return (arg.shape, arg.stride(), arg.dtype, arg.device) if isinstance(arg, Tensor) else exactly(arg)
 
 
 def _device(tensors: Sequence[Tensor]) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastdiff.engine import capture, explain, program
+from fastdiff.engine import capture, explain, normalise, program
 from fastdiff.engine.settings import Settings
 
 _MAPS = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -151,3 +151,19 @@ def test_a_compiled_function_runs_while_another_thread_traces():
         make_fx(traced)(torch.ones(2))
     with torch.no_grad():
         torch.testing.assert_close(found[0], net(_MAPS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [(0.0, -0.0), (1, 1.0, True), (float("nan"), 2.0)])
+def test_numbers_that_python_takes_for_equal_are_told_apart(numbers):
+    keys = {normalise.exactly(number) for number in numbers}
+    assert len(keys) == len(numbers)
+    assert keys == {normalise.exactly(type(number)(str(number))) for number in numbers}
+
+
+def test_a_plan_for_zero_is_not_that_for_minus_zero():
+    net = _Of(lambda net, x, number: net.first(x) * 0 + 1 / number).eval()
+    compiled = torch.compile(net, backend="fastdiff")
+    with torch.no_grad():
+        for number in (0.0, -0.0, 0.0):
+            sign = torch.tensor(number, dtype=torch.float64)
+            torch.testing.assert_close(compiled(_MAPS, sign), net(_MAPS, sign))
