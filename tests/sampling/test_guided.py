@@ -105,6 +105,10 @@ def test_interval_and_share_save_branches() -> None:
         assert drawn(rule)[1] == 3 * branches
     inside = (table["t"] >= 20) & (table["t"] <= 60)
     assert np.array_equal(Guidance(3.0, interval=(20, 60)).apply(table)["g_c"] == 3.0, inside)
+    low, high = float(table["t"][9]), float(table["t"][4])  # the ends are inside
+    assert np.array_equal(
+        Guidance(3.0, interval=(low, high)).apply(table)["g_c"] == 3.0, [4 <= i <= 9 for i in range(20)]
+    )
     everywhere, plain = drawn(Guidance(3.0, interval=(0, 99)))[0], drawn(3.0)[0]
     assert torch.equal(everywhere, plain)
     assert (drawn(Guidance(3.0, interval=(20, 60)))[0] - plain).abs().max() > 1e-3
