@@ -102,9 +102,12 @@ class _Writer:
 
     def _place(self, node: Node, given: Sequence[Any], moving: set[int]) -> None:
         place = len(self._places)
-        self._places[node], self._values[node] = place, given[place]
+        value = given[place]
         if place in moving:
             self._moving.add(node)
+        elif isinstance(value, Tensor):
+            value = value.detach()  # `p.data = other` moves the caller's tensor, not the one that the tape keeps
+        self._places[node], self._values[node] = place, value
 
     def _step(self, node: Node) -> None:
         arguments = fx.map_arg((node.args, node.kwargs), lambda n: self._values[n])
