@@ -23,7 +23,6 @@ from torch.fx.experimental.proxy_tensor import PythonKeyTracer, make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from . import known_calls
 from .graphs import Node
 from .live_ops import attention_by, sdpa_choice
 
@@ -59,21 +58,15 @@ def _quiet_trace() -> Callable[..., Any]:
 class _Bound(fx.Interpreter):
     """Runs a dynamo graph whose scalar inputs are numbers: `dynamic=True` hands floats over as 0-d tensors."""
 
-    def __init__(
-        self, module: fx.GraphModule, numbers: dict[str, float | int | bool], known: dict[Node, Tensor]
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, numbers: dict[str, float | int | bool]) -> None:
         super().__init__(module, garbage_collect_values=False)
-        self._numbers, self._known = numbers, known
+        self._numbers = numbers
 
     def run_node(self, n: Node) -> Any:
         if n.op == "call_method" and n.target == "item" and isinstance(n.args[0], fx.Node):
             if n.args[0].name in self._numbers:
                 return self._numbers[n.args[0].name]
             raise Unsupported(f"the value of {n.args[0].name} is needed on the host")
-        if n in self._known:
-            result, (args, kwargs) = self._known[n], self.fetch_args_kwargs_from_env(n)
-            if known_calls.write(n, result, args, kwargs):
-                return result
         return super().run_node(n)
 
 
@@ -143,13 +136,13 @@ def trace(module: fx.GraphModule, args: Sequence[Any], keep_choice: bool = False
     tensors = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
     # Inference mode would hide the operations from the tracer.
     with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-        fakes, known = [_fake(args[i]) for i in tensors], known_calls.results(module, args)
+        fakes = [_fake(args[i]) for i in tensors]
 
         def run(*inputs: Tensor) -> Any:
             full = list(args)
             for i, value in zip(tensors, inputs, strict=True):
                 full[i] = value
             with _KeptChoice() if keep_choice else nullcontext():
-                return _Bound(module, numbers, known).run(*full)
+                return _Bound(module, numbers).run(*full)
 
         return make_fx(run, pre_dispatch=True)(*fakes)

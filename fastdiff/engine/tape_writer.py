@@ -106,7 +106,9 @@ class _Writer:
         if place in moving:
             self._moving.add(node)
         elif isinstance(value, Tensor):
-            value = value.detach()  # `p.data = other` moves the caller's tensor, not the one that the tape keeps
+            value = (
+                value.detach()
+            )  # `p.data = other` moves the caller's tensor, not the one that the tape keeps
         self._places[node], self._values[node] = place, value
 
     def _step(self, node: Node) -> None:

@@ -59,9 +59,12 @@ def register_fake(op: str) -> None:
 
 
 def raw(op: str) -> Any:
-    """A raw op of the C++ extension, looked up once; None where the extension is missing or older than the op."""
-    absent = MISSING or not hasattr(torch.ops.fastdiff, op)
-    return None if absent else getattr(torch.ops.fastdiff, op).default
+    """The forward kernel of an op in C++, looked up once; None where the extension is missing or lacks part of it.
+
+    To be asked after `register_fake` of all the op's parts.
+    """
+    unfit = MISSING or outdated(op, "cpp")
+    return None if unfit else getattr(torch.ops.fastdiff, f"{op}_cpp").default
 
 
 def outdated(op: str, backend: str) -> str:

@@ -148,9 +148,6 @@ def _forward(
     return out, statistics
 
 
-_RAW = extension.raw("group_norm_silu_cpp")
-
-
 def _straight(
     x: Tensor, groups: int, factors: tuple[Tensor | None, ...], eps: float, activate: bool
 ) -> Tensor | None:
@@ -233,6 +230,7 @@ def _triton_of_sum(*, x: Tensor, with_sum: bool, last: bool, **given: Any) -> no
 
 for _name in ("group_norm_silu_cpp", "group_norm_silu_backward_cpp", "group_norm_silu_cuda"):
     extension.register_fake(_name)
+_RAW = extension.raw(_OP)
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("triton", _triton, triton_reasons, device.WITHOUT_TRITON),
@@ -294,7 +292,7 @@ def group_norm_silu(
     Source: Wu and He 2018; with scale and shift: Dhariwal and Nichol 2021 (adaptive group normalisation).
     """
     around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
-    if not around and isinstance(groups, int):
+    if not around and isinstance(groups, int) and not isinstance(eps, int):
         out = _straight(x, groups, (weight, bias, scale, shift), eps, activate)
         if out is not None:
             return out

@@ -122,9 +122,6 @@ def _forward(backend: str, eps: float, activate: bool, x: Tensor, *factors: Tens
     return out
 
 
-_RAW = extension.raw("rms_norm_silu_cpp")
-
-
 def _straight(x: Tensor, factors: tuple[Tensor | None, ...], eps: float, activate: bool) -> Tensor | None:
     """The result of an ordinary call in C++; None where it is no such call, or is refused."""
     if _RAW is None or not dispatch.straight(_OP, x, *factors):
@@ -197,6 +194,7 @@ def _reasons_of_sum(**inputs: Any) -> list[str]:
 
 for _name in ("rms_norm_silu_cpp", "rms_norm_silu_backward_cpp"):
     extension.register_fake(_name)
+_RAW = extension.raw(_OP)
 _BACKENDS = dispatch.register(
     _OP,
     dispatch.Backend("triton", _triton, _triton_reasons, device.WITHOUT_TRITON),
@@ -251,7 +249,7 @@ def rms_norm_silu(
     Source: Zhang and Sennrich 2019, over channels as in the denoising-diffusion toolbox of P. Wang.
     """
     around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
-    if not around:
+    if not around and not isinstance(eps, int):
         out = _straight(x, (weight, scale, shift), eps, activate)
         if out is not None:
             return out

@@ -84,9 +84,6 @@ def _compiled(net: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return _COMPILED.get(("engine", _hooks(net)), [net], lambda: engine.compile(net))
 
 
-def _hooks(net: nn.Module) -> tuple[tuple[int, ...], ...]:
-    """Which hooks the parts of a network have: torch.compile does not look whether they come or go."""
-    return tuple(
-        tuple(map(id, (*part._forward_hooks.values(), *part._forward_pre_hooks.values())))
-        for part in net.modules()
-    )
+def _hooks(net: nn.Module) -> tuple[bool, ...]:
+    """Which parts of a network have hooks: torch.compile does not look whether a part that had none gets one."""
+    return tuple(bool(part._forward_hooks or part._forward_pre_hooks) for part in net.modules())

@@ -17,7 +17,7 @@ from fastdiff.ops import extension
 from .agreement import assert_equal, randomised
 from .spelled import SpelledUNet
 
-X, T = torch.randn(2, 3, 8, 8), torch.tensor([10.0, 500.0])
+X, T = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10.0, 500.0])
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,18 @@ def test_instances_of_one_class_keep_their_own_weights(networks):
         for _ in range(3):
             for k in (0, 1, 2):
                 assert_equal(compiled[k](X, T), networks[min(k, 1)](X, T))
+
+
+def test_instances_that_exchange_their_weights(networks):
+    first, second = (copy.deepcopy(net) for net in networks)
+    compiled = [torch.compile(net, backend="fastdiff") for net in (first, second)]
+    with torch.no_grad():
+        before = [net(X, T) for net in compiled]
+        for p, q in zip(first.parameters(), second.parameters(), strict=True):
+            p.data, q.data = q.data, p.data
+        for net, twin, old in zip(compiled, (first, second), reversed(before), strict=True):
+            assert_equal(net(X, T), twin(X, T))
+            assert_equal(net(X, T), old)
 
 
 def test_threads_at_once_and_outputs_that_nobody_overwrites(networks):

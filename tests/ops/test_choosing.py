@@ -80,7 +80,7 @@ def test_attention_takes_torch_where_the_doctor_found_it_faster(monkeypatch):
     assert chosen("attention", {"q": q, "k": q, "v": q})[0] == "torch"
 
 
-X = torch.randn(2, 8, 6, 6)
+X = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
 NORM = {"x": X, "groups": 2}
 
 

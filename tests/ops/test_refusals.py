@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -89,11 +90,14 @@ def test_odd_strides_are_right_or_refused(op, dtype):
             assert fuzz.outcome(op, example, arguments) in ("right", "refused")
 
 
-@pytest.mark.parametrize("backend", [pytest.param("cpp", marks=needs_cpp), "torch"])
+@pytest.mark.parametrize("backend", [pytest.param("cpp", marks=needs_cpp), "torch", None])
 def test_a_number_beyond_64_bits_is_refused_by_every_backend(backend):
-    x = torch.ones(1, 2, 2, 2)
-    with use_backend(backend), pytest.raises(ValueError, match="eps must be a float or fit 64 bits"):
-        ops.group_norm_silu(x, 1, eps=2**63)
+    x, refused = torch.ones(1, 2, 2, 2), pytest.raises(ValueError, match="eps must be a float or fit 64 bits")
+    with use_backend(backend) if backend else nullcontext():
+        with refused:
+            ops.group_norm_silu(x, 1, eps=2**63)
+        with refused:
+            ops.rms_norm_silu(x, eps=2**63)
 
 
 LAST = {"memory_format": torch.channels_last}

@@ -162,4 +162,9 @@ def test_a_hook_that_comes_or_goes_is_seen_by_a_compiled_network() -> None:
     hooked = fastdiff.sample(net, 2, **options)
     torch.testing.assert_close(hooked, fastdiff.sample(net, 2, **{**options, "compile": False}))
     hook.remove()
+    other = net.conv.register_forward_hook(lambda module, inputs, out: 0.25 * out)
+    torch.testing.assert_close(
+        fastdiff.sample(net, 2, **options), fastdiff.sample(net, 2, **{**options, "compile": False})
+    )
+    other.remove()
     assert not torch.equal(before, hooked) and torch.equal(before, fastdiff.sample(net, 2, **options))
