@@ -99,8 +99,11 @@ def commits(tmp_path, monkeypatch):
     return names
 
 
-def test_commits_are_compared_and_nothing_is_left_behind(commits, capsys):
+def test_commits_are_compared_and_nothing_is_left_behind(commits, capsys, monkeypatch):
     fast, slow, failing = commits
+    monkeypatch.delenv(
+        "PYTEST_XDIST_WORKER", raising=False
+    )  # pytest-benchmark measures nothing in such a process
 
     def run(old, new, *options):
         # pytest-benchmark would skip what is no benchmark; the toy's rows are written when it is imported
