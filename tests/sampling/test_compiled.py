@@ -56,7 +56,7 @@ def test_small_runs_are_ruled_out_without_counting(monkeypatch: pytest.MonkeyPat
     net, x, counted = Plain().eval(), torch.zeros(3, 1, 8, 8), []
     monkeypatch.setattr(compile_rule, "flops_of", lambda *_: counted.append(1) or 9 * 2 * 3 * 64)
     about = 10 * 2 * 3 * 64  # nine weights and a bias, each at every pixel
-    for limit, times in ((121 * about, 0), (119 * about, 1)):
+    for limit, times in ((49 * about, 0), (47 * about, 1)):
         monkeypatch.setattr(compile_rule, "FLOPS", limit)
         assert not compile_rule.worth_compiling(net, x, {}, 12, 1)
         assert len(counted) == times
