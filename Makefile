@@ -2,6 +2,7 @@
 # make demo         draw a grid of garments from the shipped model: out/demo.png
 # make test         the quick tests
 # make test-slow    all tests, including those marked slow
+# make test-triton  the Triton kernels compiled ahead of time by the oldest triton that is allowed
 # make test-asan    random calls of every op, public and raw, on an extension built with the address sanitizer
 # make check        ruff, format, types, import layers, C++ format
 # make format       apply what check asks for, where a tool can
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cuh' 'csrc/*.cpp' 'csrc/*.cu' 2>/dev/null)
 BUILD_INPUTS := $(wildcard setup.py pyproject.toml csrc/* csrc/*/* csrc/*/*/*)
 
-.PHONY: install demo test test-slow test-asan check format bench bench-quality clean cuda-build help row.h
+.PHONY: install demo test test-slow test-triton test-asan check format bench bench-quality clean cuda-build help row.h
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +54,13 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest
+
+# Triton is young: what the newest compiles an older one may refuse, such as the one that torch 2.11 brings.
+TRITON := $(shell sed -n 's/^triton = \["triton>=\(.*\)"\]/\1.0/p' pyproject.toml)
+test-triton: install
+	test -d build/triton-$(TRITON)/triton || $(PIP) --no-deps --target build/triton-$(TRITON) triton==$(TRITON)
+	PYTHONPATH=build/triton-$(TRITON) TRITON_CACHE_DIR=build/triton-$(TRITON)/cache OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal $(filter-out %traffic.py,$(wildcard tests/ops/test_triton_*.py))
 
 # Builds the extension with sanitizers in a folder of its own. torch's CPU allocator uses malloc, so every access outside
 # a tensor's memory is seen. CALLS=10000 for the full number.

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import torch
 
-from fastdiff.doctor.devices import driver
+from fastdiff.doctor.devices import HEAD_START, driver
 
 Candidate = Callable[[], object]
 #: A sample shorter than this repeats its call, so that the clock and a single interrupt do not decide.
 SHORTEST_SAMPLE_S = 1e-3
-#: Overwriting so much takes a GPU at least as long as the host needs to queue the calls of a candidate.
+#: More than the second-level cache of any GPU.
 FLUSH_BYTES = 2**29
 
 
@@ -73,6 +73,7 @@ class Events:
     def sample(self, candidate: Candidate, repeats: int) -> tuple[float, bool]:
         """Nobody else's work shares the stream."""
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(HEAD_START)  # the host queues the calls meanwhile
         self.flush.zero_()
         start.record()
         for _ in range(repeats):

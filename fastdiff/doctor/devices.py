@@ -17,9 +17,9 @@ from fastdiff.ops import winners
 
 #: A shorter call is repeated within one sample: the clock and one interrupt must not decide.
 _SHORTEST_SAMPLE_MS = 0.5
-#: Clock cycles that a GPU sleeps before a timed call, about 0.3 ms: the host is to be ahead of it, so that a call of
-#: several launches is timed as it runs in a CUDA graph, and not as fast as Python can launch.
-_HEAD_START = 500_000
+#: Clock cycles that a GPU sleeps before a timed call, about a millisecond: the host is to be ahead of it, so that a
+#: call of several launches is timed as it runs in a CUDA graph, and not as fast as Python can launch.
+HEAD_START = 2_000_000
 
 
 class Device(Protocol):
@@ -120,7 +120,7 @@ class Cuda:
         The device sleeps first: what is timed is the device's work, without the host's for short calls.
         """
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda._sleep(_HEAD_START)
+        torch.cuda._sleep(HEAD_START)
         self._flush.zero_()
         start.record()
         call()

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from .group_plans import Plan, plan_of, whole_groups
 from .group_split import group_norm_apply_kernel, measured
-from .groups import members, of_channel, of_group, reciprocal_deviation, write_statistics
+from .groups import both_sums, by_group, mean_square, over_slots, reciprocal_deviation, write_statistics
 from .launching import register
 from .maps import Layout, activated, factor_of, factors_of, map_of, offset_of, place
 from .sums import finished, loaded, places, sums_taken, terms_of
@@ -38,28 +38,32 @@ def group_norm_silu_kernel(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
+    WHOLE: tl.constexpr,  # always
 ):
     """One program normalises whole groups of one sample."""
-    sample, first, c, wanted, p, inside = whole_groups(cut, BLOCK, CHANNELS, PIXELS)
+    sample, first, c, wanted, p, inside = whole_groups(cut, BLOCK, CHANNELS, PIXELS, SLOTS)
     x_at, r_at, x2_at = places(terms, sample, c, p)
     values = loaded(terms, x_at, r_at, x2_at, sample, c, wanted, inside, AFTER)
+    factor = tl.reshape(factor_of(factors, sample, c, wanted), (SLOTS, CHANNELS // SLOTS))
+    offset = tl.reshape(offset_of(factors, sample, c, wanted), (SLOTS, CHANNELS // SLOTS))
     if total.data is not None:
         tl.store(total.data + place(total, sample, c, p), values, mask=inside)
 
-    member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
     share = 1.0 / (1.0 * cut.per_group * cut.pixels)
-    mean = of_group(tl.sum(values, 1), member) * share
-    centred = tl.where(inside, values - of_channel(mean, member)[:, None], 0.0)
-    rest = of_group(tl.sum(centred, 1), member) * share
-    centred = tl.where(inside, centred - of_channel(rest, member)[:, None], 0.0)
-    variance = of_group(tl.sum(centred * centred, 1), member) * share
-    reciprocal = reciprocal_deviation(variance, eps)
+    values = by_group(values, SLOTS)
+    mean = over_slots(values) * share
+    apart = tl.where(by_group(inside, SLOTS), values - mean[:, None, None], 0.0)
+    rest, squares = both_sums(tl.sum(apart, 1), tl.sum(apart * apart, 1))
+    rest *= share
+    reciprocal = reciprocal_deviation(mean_square(squares * share, rest), eps)
 
     group = first // cut.per_group + tl.arange(0, SLOTS)
     own = (group < cut.groups) & (group * cut.per_group < first + BLOCK)
     write_statistics(statistics, sample, cut.groups, group, mean, rest, reciprocal, own)
-    factor = of_channel(reciprocal, member) * factor_of(factors, sample, c, wanted)
-    y = activated(centred * factor[:, None] + offset_of(factors, sample, c, wanted)[:, None], ACTIVATE)
+    factor *= reciprocal[:, None]
+    offset -= rest[:, None] * factor
+    y = apart * factor[:, :, None] + offset[:, :, None]
+    y = tl.reshape(activated(y, ACTIVATE), (CHANNELS, PIXELS))
     y = finished(y, terms, r_at, sample, c, wanted, inside, AFTER)
     tl.store(out.data + place(out, sample, c, p), y, mask=inside)
 
@@ -111,7 +115,7 @@ def launch_sums(
         partials = measured(map_of(total), terms, layout, cut, plan, after)
         terms = terms if total is None else terms.once_written(total, after)
         group_norm_apply_kernel[(layout.batch * cut.blocks * cut.parts,)](
-            *(map_of(out), statistics, partials, terms, factors, cut, eps),
+            *(map_of(out), statistics, partials, *terms, *factors, cut, eps),
             WIDE=layout.wide,
             ENTRIES=plan.entries,
             **tile,

@@ -47,9 +47,10 @@ def group_norm_silu_backward_kernel(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
     """One program holds whole groups of one sample."""
-    sample, first, c, wanted, p, inside = whole_groups(cut, BLOCK, CHANNELS, PIXELS)
+    sample, first, c, wanted, p, inside = whole_groups(cut, BLOCK, CHANNELS, PIXELS, SLOTS)
     at = place(x, sample, c, p)
     mean, rest, reciprocal = read_statistics(statistics, sample, cut.groups, c // cut.per_group, wanted)
     factor, offset = factor_of(factors, sample, c, wanted), offset_of(factors, sample, c, wanted)
@@ -60,8 +61,8 @@ def group_norm_silu_backward_kernel(
     tl.store(sums + (batch + sample) * cut.channels + c, along, mask=wanted)
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
     share = 1.0 / (1.0 * cut.per_group * cut.pixels)
-    level = of_channel(of_group(factor * plain, member) * share, member)
-    slope = of_channel(of_group(factor * along, member) * share, member)
+    level = of_channel(of_group(factor * plain, member, WHOLE) * share, member, WHOLE)
+    slope = of_channel(of_group(factor * along, member, WHOLE) * share, member, WHOLE)
     dx = du * factor[:, None] - level[:, None] - n * slope[:, None]
     tl.store(out + at, dx * reciprocal[:, None], mask=inside)
 
@@ -79,7 +80,8 @@ def group_norm_sums_kernel(
     WIDE: tl.constexpr,  # a sample needs 64 bits
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
-    SLOTS: tl.constexpr,  # not needed here
+    SLOTS: tl.constexpr,  # not needed here, nor is the next
+    WHOLE: tl.constexpr,
 ):
     """One program adds up CHANNELS channels x `part` pixels."""
     sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
@@ -128,6 +130,7 @@ def group_norm_gradient_kernel(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
+    WHOLE: tl.constexpr,
     PER_GROUP: tl.constexpr,  # a power of two
 ):
     """One program writes the gradient of CHANNELS channels x `part` pixels."""
@@ -135,7 +138,7 @@ def group_norm_gradient_kernel(
     group = first // cut.per_group + tl.arange(0, SLOTS)
     level, slope = means_of_groups(sums, factors, sample, group, first + CHANNELS, batch, cut, PER_GROUP)
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
-    level, slope = of_channel(level, member), of_channel(slope, member)
+    level, slope = of_channel(level, member, WHOLE), of_channel(slope, member, WHOLE)
     mean, rest, reciprocal = read_statistics(statistics, sample, cut.groups, c // cut.per_group, wanted)
     factor, offset = factor_of(factors, sample, c, wanted), offset_of(factors, sample, c, wanted)
     begin, end, lane, p = part_of_pixels(cut, part_index, WIDE, PIXELS)

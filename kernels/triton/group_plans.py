@@ -8,6 +8,7 @@ blocks of 64 channels and no lane is idle.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import triton
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
         channels: channels of a tile.
         pixels: pixels of a tile.
         slots: groups that a block may touch.
+        whole: each slot has channels // slots neighbouring lanes, so that nobody has to ask which channel is whose.
         overlaps: blocks that a group may touch.
         part: pixels of a program.
         entries: overlaps * parts of a sample, at least.
@@ -49,6 +51,7 @@ class Plan(NamedTuple):
     channels: int
     pixels: int
     slots: int
+    whole: bool
     overlaps: int
     part: int
     entries: int
@@ -69,6 +72,7 @@ class Plan(NamedTuple):
             "CHANNELS": self.channels,
             "PIXELS": self.pixels,
             "SLOTS": self.slots,
+            "WHOLE": self.whole,
             "num_warps": self.warps,
         }
 
@@ -79,13 +83,21 @@ class Plan(NamedTuple):
 
 
 @triton.jit
-def whole_groups(cut, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
-    """(sample, first channel, channels, which exist, pixels, which elements exist) of a program with a slab."""
+def whole_groups(cut, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, SLOTS: tl.constexpr):
+    """(sample, first channel, channels, which exist, pixels, which elements exist) of a program with a slab.
+
+    A group takes a slot of CHANNELS // SLOTS lanes, a power of two, of which the last may be idle.
+    """
     program = tl.program_id(0)
     sample, first = (program // cut.blocks).to(tl.int64), program % cut.blocks * BLOCK
     lane, p = tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
     c = first + lane
-    wanted = (lane < BLOCK) & (c < cut.channels)
+    wanted = c < cut.channels
+    if CHANNELS != BLOCK:
+        PER_GROUP: tl.constexpr = BLOCK // SLOTS
+        of_slot = lane % (CHANNELS // SLOTS)
+        c = first + lane // (CHANNELS // SLOTS) * PER_GROUP + of_slot
+        wanted = (of_slot < PER_GROUP) & (c < cut.channels)
     return sample, first, c, wanted, p, wanted[:, None] & (p < cut.pixels)[None, :]
 
 
@@ -119,38 +131,62 @@ def plan_of(layout: Layout, groups: int, size: int, held: int, of_thread: int) -
 
 
 def _slab(layout: Layout, per_group: int, size: int, held: int, of_thread: int) -> Plan | None:
-    channels, pixels = power(per_group), power(layout.pixels)
-    block = per_group
+    lanes, pixels = power(per_group), power(layout.pixels)
+    slots = 1
     if layout.last:
-        channels = block = max(channels, 32 // size)
-    if channels * pixels > held or (layout.last and power(per_group) != per_group):
+        slots = min(power(layout.channels // per_group), _neighbours(lanes * pixels, size * per_group))
+    channels = slots * lanes
+    if channels * pixels > (held if lanes == per_group or not layout.last else held // 2):
         return None
     warps = min(16, max(1, channels * pixels // (32 * of_thread)))
-    return Plan(True, block, channels, pixels, channels // per_group or 1, 1, pixels, 1, warps)
+    return Plan(True, slots * per_group, channels, pixels, slots, True, 1, pixels, 1, warps)
+
+
+def _neighbours(elements: int, size: int) -> int:
+    """Groups of a slab that has its channels last: a sector at least, and whole ones where that is not too many.
+
+    Args:
+        elements: of a group's tile.
+        size: bytes of a group's channels.
+    """
+    aligned = 32 // math.gcd(32, size)
+    return aligned if aligned * elements <= ALIGNED else power(-(-32 // size))
+
+
+#: Elements of a slab up to which it has more groups than fill a sector, so that it begins and ends with one.
+ALIGNED = 8192
 
 
 def _split(layout: Layout, per_group: int, size: int) -> Plan:
     block = _block(layout, size)
     pixels = max(1, 2048 // block)
+    whole = block > 1
     if per_group % block == 0:
         slots, overlaps = 1, per_group // block
     elif block % per_group == 0:
         slots, overlaps = block // per_group, 1
     else:
         slots, overlaps = (block - 2) // per_group + 2, (per_group - 2) // block + 2
-    slots = power(slots)
-    # What a program reads of the others grows with their number, what it reads of x shrinks.
-    most = int((0.04 * layout.pixels * block * size / (slots * overlaps)) ** 0.5)
-    parts = max(1, min(most, 2048 // (slots * power(overlaps))))
+        slots, whole = power(slots), False
+    # Four tiles a program, or two where a sample has few programs; and what a program reads of the others grows with
+    # their number, what it reads of x shrinks.
+    tiles = layout.pixels / pixels
+    wanted = max(tiles / 4, min(tiles / 2, PROGRAMS * block / layout.channels))
+    most = (0.04 * layout.pixels * block * size / (slots * overlaps)) ** 0.5
+    parts = max(1, min(int(wanted), int(most), 2048 // (slots * power(overlaps))))
     part = -(-layout.pixels // parts)
     part = -(-part // pixels) * pixels
     entries = power(overlaps * -(-layout.pixels // part))
-    return Plan(False, block, block, pixels, slots, overlaps, part, entries, 4)
+    return Plan(False, block, block, pixels, slots, whole, overlaps, part, entries, 4)
+
+
+#: Programs of a sample from which on each has four tiles.
+PROGRAMS = 64
 
 
 def _block(layout: Layout, size: int) -> int:
-    """Channels of a block: a line of 128 bytes, without padding where C has such a divisor."""
+    """Channels of a block: two sectors, 64 bytes, without padding where C has such a divisor."""
     if not layout.last:
         return 1
     divisor = layout.channels & -layout.channels
-    return min(128 // size, divisor if divisor * size >= 32 else power(layout.channels))
+    return min(64 // size, divisor if divisor * size >= 32 else power(layout.channels))

@@ -1,6 +1,8 @@
 """The two launches of a group norm whose slab does not fit into registers: measure blocks, then join and apply.
 
-The first may add up several maps as it measures them; then it writes their sum, which the second reads.
+The first may add up several maps as it measures them; then it writes their sum, which the second reads. Both take the
+fields of `Terms` and `Factors` as arguments: triton 3.6 forgets what is constant in a tuple within a tuple at the first
+branch or loop, unless the kernel has built it itself.
 """
 
 from __future__ import annotations
@@ -12,8 +14,16 @@ import triton
 import triton.language as tl
 
 from .group_plans import Cut, Plan, block_of_channels, part_of_pixels
-from .groups import members, of_channel, of_group, reciprocal_deviation, write_statistics
-from .maps import Layout, Map, activated, factor_of, offset_of, place
+from .groups import (
+    both_sums,
+    mean_square,
+    members,
+    of_channel,
+    of_group,
+    reciprocal_deviation,
+    write_statistics,
+)
+from .maps import Factors, Layout, Map, activated, factor_of, offset_of, place
 from .sums import Terms, finished, loaded, places
 
 
@@ -21,15 +31,22 @@ from .sums import Terms, finished, loaded, places
 def group_norm_partial_kernel(
     partials,  # float32 (B, G, 3, overlaps, parts): mean, its rest, squared differences from it
     total,
-    terms,
+    x,
+    add,
+    residual,
+    residual_add,
+    x2,
+    own_channels,
     cut,
     WIDE: tl.constexpr,  # a sample needs 64 bits
     AFTER: tl.constexpr,
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
     """One program measures CHANNELS channels x `part` pixels, a running mean in every lane (Welford 1962)."""
+    terms = Terms(x, add, residual, residual_add, x2, own_channels)
     sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
     begin, end, lane, p = part_of_pixels(cut, part_index, WIDE, PIXELS)
     x_at, r_at, x2_at = places(terms, sample, c, p)
@@ -59,16 +76,16 @@ def group_norm_partial_kernel(
 
     count = tl.cdiv(tl.maximum(end - begin - lane, 0), PIXELS).to(tl.float32)[None, :]
     length = (end - begin).to(tl.float32)
-    of_lane = tl.sum(count * mean, 1) / length
-    apart = tl.where(wanted[:, None], mean - of_lane[:, None], 0.0)
-    squares_of_channel = tl.sum(squares + count * (apart * apart), 1)
+    of_lane, squares_of_channel = both_sums(count * mean, squares + count * (mean * mean))
+    of_lane = tl.where(wanted, of_lane / length, 0.0)
+    squares_of_channel = tl.where(wanted, mean_square(squares_of_channel / length, of_lane), 0.0)
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
-    held = tl.maximum(of_group(tl.where(wanted, 1.0, 0.0), member), 1.0)
-    high = of_group(pivot, member) / held
-    apart = tl.where(wanted, (pivot - of_channel(high, member)) + of_lane, 0.0)
-    low = of_group(apart, member) / held
-    apart = tl.where(wanted, apart - of_channel(low, member), 0.0)
-    squares_of_group = of_group(squares_of_channel + length * (apart * apart), member)
+    held = tl.maximum(of_group(tl.where(wanted, 1.0, 0.0), member, WHOLE), 1.0)
+    high = of_group(pivot, member, WHOLE) / held
+    apart = tl.where(wanted, (pivot - of_channel(high, member, WHOLE)) + of_lane, 0.0)
+    low = of_group(apart, member, WHOLE) / held
+    apart = tl.where(wanted, apart - of_channel(low, member, WHOLE), 0.0)
+    squares_of_group = length * of_group(squares_of_channel + apart * apart, member, WHOLE)
 
     group = first // cut.per_group + tl.arange(0, SLOTS)
     real = (group < cut.groups) & (group * cut.per_group < first + CHANNELS)
@@ -100,9 +117,9 @@ def joined(partials, sample, group, cut, CHANNELS: tl.constexpr, ENTRIES: tl.con
     share = 1.0 / (1.0 * cut.per_group * cut.pixels)
     mean = tl.sum(count * high, 1) * share
     apart = tl.where(real, (high - mean[:, None]) + low, 0.0)
-    rest = tl.sum(count * apart, 1) * share
-    apart = tl.where(real, apart - rest[:, None], 0.0)
-    return mean, rest, tl.sum(squares + count * (apart * apart), 1) * share
+    rest, squares = both_sums(count * apart, squares + count * (apart * apart))
+    rest *= share
+    return mean, rest, mean_square(squares * share, rest)
 
 
 @triton.jit
@@ -110,8 +127,16 @@ def group_norm_apply_kernel(
     out,
     statistics,
     partials,
-    terms,  # of s, or s itself where the first launch has written it
-    factors,
+    x,  # and the other terms of s; s itself where the first launch has written it
+    add,
+    residual,
+    residual_add,
+    x2,
+    own_channels,
+    weight,
+    bias,
+    scale,
+    shift,
     cut,
     eps,
     ACTIVATE: tl.constexpr,
@@ -120,10 +145,14 @@ def group_norm_apply_kernel(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
+    WHOLE: tl.constexpr,
     ENTRIES: tl.constexpr,
 ):
     """One program joins what was measured of its groups and writes CHANNELS channels x `part` pixels."""
+    terms = Terms(x, add, residual, residual_add, x2, own_channels)
+    factors = Factors(weight, bias, scale, shift)
     sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
+    factor, offset = factor_of(factors, sample, c, wanted), offset_of(factors, sample, c, wanted)
     group = first // cut.per_group + tl.arange(0, SLOTS)
     mean, rest, variance = joined(partials, sample, group, cut, CHANNELS, ENTRIES)
     reciprocal = reciprocal_deviation(variance, eps)
@@ -133,16 +162,16 @@ def group_norm_apply_kernel(
         write_statistics(statistics, sample, cut.groups, group, mean, rest, reciprocal, starts_here)
 
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
-    high, low = of_channel(mean, member)[:, None], of_channel(rest, member)[:, None]
-    factor = of_channel(reciprocal, member) * factor_of(factors, sample, c, wanted)
-    offset = offset_of(factors, sample, c, wanted)
+    high = of_channel(mean, member, WHOLE)[:, None]
+    factor *= of_channel(reciprocal, member, WHOLE)
+    offset -= of_channel(rest, member, WHOLE) * factor
     begin, end, lane, p = part_of_pixels(cut, part_index, WIDE, PIXELS)
     x_at, r_at, x2_at = places(terms, sample, c, p)
     out_at = place(out, sample, c, p)
     for first_pixel in range(begin, end, PIXELS):
         inside = wanted[:, None] & (first_pixel + lane < end)[None, :]
         values = loaded(terms, x_at, r_at, x2_at, sample, c, wanted, inside, AFTER)
-        y = activated(((values - high) - low) * factor[:, None] + offset[:, None], ACTIVATE)
+        y = activated((values - high) * factor[:, None] + offset[:, None], ACTIVATE)
         y = finished(y, terms, r_at, sample, c, wanted, inside, AFTER)
         tl.store(out.data + out_at, y, mask=inside)
         x_at += PIXELS * terms.x.pixel
@@ -155,6 +184,6 @@ def measured(total: Map, terms: Terms, layout: Layout, cut: Cut, plan: Plan, aft
     shape = (layout.batch, cut.groups, 3, cut.overlaps, cut.parts)
     partials = torch.empty(shape, dtype=torch.float32, device=terms.x.data.device)
     group_norm_partial_kernel[(layout.batch * cut.blocks * cut.parts,)](
-        *(partials, total, terms, cut), WIDE=layout.wide, AFTER=after, **plan.compiled_in
+        *(partials, total, *terms, cut), WIDE=layout.wide, AFTER=after, **plan.compiled_in
     )
     return partials

@@ -9,6 +9,30 @@ from .maps import unless_infinite
 
 
 @triton.jit
+def by_group(values, SLOTS: tl.constexpr):
+    """(SLOTS, channels of a slot, pixels) of a tile (channels, pixels) of whole groups, a slot after the other."""
+    return tl.reshape(values, (SLOTS, values.shape[0] // SLOTS, values.shape[1]))
+
+
+@triton.jit
+def over_slots(values):
+    """Sums over the channels and pixels of each slot of `by_group`: first within a thread, then between threads."""
+    return tl.sum(tl.sum(values, 1), 1)
+
+
+@triton.jit
+def both_sums(first, second):
+    """Sums over the second dimension of two tensors, in one exchange between threads."""
+    return tl.split(tl.sum(tl.join(first, second), 1))
+
+
+@triton.jit
+def mean_square(squares, mean):
+    """The mean squared difference from the mean, where it is small beside what was measured: not below 0."""
+    return tl.maximum(squares - mean * mean, 0.0, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def members(c, wanted, per_group, first_group, SLOTS: tl.constexpr):
     """(channels, SLOTS): whether a channel belongs to group first_group + slot."""
     slot = c // per_group - first_group
@@ -16,15 +40,24 @@ def members(c, wanted, per_group, first_group, SLOTS: tl.constexpr):
 
 
 @triton.jit
-def of_group(values, member):
-    """Sums over the channels of each slot; what is not a number stays in its group."""
-    return tl.sum(tl.where(member, values[:, None], 0.0), 0)
+def of_group(values, member, WHOLE: tl.constexpr):
+    """Sums over the channels of each slot; what is not a number stays in its group. WHOLE: see `group_plans.Plan`."""
+    if WHOLE:
+        sums = tl.sum(tl.reshape(values, (member.shape[1], member.shape[0] // member.shape[1])), 1)
+    else:
+        sums = tl.sum(tl.where(member, values[:, None], 0.0), 0)
+    return sums
 
 
 @triton.jit
-def of_channel(values, member):
+def of_channel(values, member, WHOLE: tl.constexpr):
     """The value of each channel's slot."""
-    return tl.sum(tl.where(member, values[None, :], 0.0), 1)
+    if WHOLE:
+        each = tl.broadcast_to(values[:, None], (member.shape[1], member.shape[0] // member.shape[1]))
+        each = tl.reshape(each, (member.shape[0],))
+    else:
+        each = tl.sum(tl.where(member, values[None, :], 0.0), 1)
+    return each
 
 
 @triton.jit

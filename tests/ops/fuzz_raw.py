@@ -176,15 +176,17 @@ def spoilt(arguments: Arguments, draw: random.Random) -> tuple[Arguments, list[s
             elif kind == 2:
                 arguments[name] = _huge(value, draw)
             else:
-                made = draw.choice(fuzz.SPOILT)(value, draw)
+                made = draw.choice(fuzz.SPOILT)(value, draw) if abs(value.numel()) < 2**20 else value
                 arguments[name] = made if isinstance(made, Tensor) else None
         except (RuntimeError, IndexError, TypeError):  # torch does not make such a tensor
             kind = -1
         done.append(f"{name} by {kind}")
     if draw.random() < 0.1:
         name = draw.choice(list(arguments))
-        _shrunk(arguments[name], draw)
-        done.append(f"{name} shrunk")
+        negated = [v for v in arguments.values() if isinstance(v, Tensor) and v.is_neg()]
+        if not negated:  # torch itself would read those
+            _shrunk(arguments[name], draw)
+            done.append(f"{name} shrunk")
     return arguments, done
 
 

@@ -29,7 +29,9 @@ small = cases.map(lambda case: case | {"batch": min(case["batch"], 2), "groups":
     case=USUAL
     | {"values": "far from zero", "layout": "contiguous", "sizes": [40, 40], "width": 30, "groups": 2}
 )
-@example(case=USUAL | {"values": "far from zero", "width": 10, "sizes": [30, 30]})
+@example(case=USUAL | {"values": "far from zero", "width": 10, "sizes": [40, 40]})
+@example(case=USUAL | {"values": "far from zero", "width": 4, "sizes": [65, 64]})
+@example(case=USUAL | {"groups": 8, "width": 6, "dtype": torch.bfloat16})
 @example(case=USUAL | {"values": "large", "dtype": torch.float16, "width": 10})
 @example(case=USUAL | {"values": "equal"})
 @example(case=USUAL | {"sizes": [1, 1]})

@@ -52,6 +52,7 @@ def test_rms_norm_of_sums_is_as_exact_as_torch(case):
     "more",
     [
         {},
+        {"groups": 4, "width": 4},
         {"with_sum": False, "joined": 5, "dtype": torch.bfloat16},
         {"after": True, "with_sum": False},
         {"after": True, "dtype": torch.float16},
