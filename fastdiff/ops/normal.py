@@ -135,5 +135,7 @@ def normal(
     """
     sizes = tuple(shape) if isinstance(shape, Sequence) else shape
     check_whole(_OP, "stream", stream, 0, 2**32)  # here: torch takes a dtype for a number, too
+    if not isinstance(row, int | Tensor):  # and C++ an array of one
+        check_whole(_OP, "row", row, 0, 2**32)
     inputs = {"seeds": seeds, "shape": sizes, "row": row, "stream": int(stream), "dtype": dtype}
     return dispatch.run(_OP, _BACKENDS, inputs, _check)
