@@ -9,7 +9,6 @@ strides; x_t and eps are contiguous float32 (float64 for a float64 x0, torch bac
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any, Literal, overload
 
@@ -27,6 +26,7 @@ from .arguments import (
     check_whole,
     check_written,
     described,
+    device_row,
     overlap,
     wants_gradient,
 )
@@ -147,7 +147,7 @@ def _cpp(
     *, x0: Tensor, row: int | Tensor, out: Tensor | None, noise_out: Tensor | None, **inputs: Any
 ) -> Tensor:
     out = torch.empty(x0.shape, dtype=torch.float32) if out is None else out
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
+    rows, first = device_row(row)
     torch.ops.fastdiff.add_noise_cpp(out, noise_out, x0, rows=rows, row=first, **inputs)
     return out
 
@@ -156,7 +156,7 @@ def _written(name: str, inputs: Mapping[str, Any]) -> Tensor:
     rest = dict(inputs)
     x0, row, out, noise_out = (rest.pop(key) for key in ("x0", "row", "out", "noise_out"))
     out = torch.empty(x0.shape, dtype=torch.float32, device=x0.device) if out is None else out
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
+    rows, first = device_row(row)
     getattr(torch.ops.fastdiff, name)(out, noise_out, x0, rows=rows, row=first, **rest)
     return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -45,6 +46,19 @@ def check_whole(op: str, name: str, value: object, low: int, high: int) -> None:
         raise TypeError(f"{op}: {name} must be a whole number, got {type(value).__name__}")
     if not low <= value < high:
         raise ValueError(f"{op}: {name} must be in [{low}, {high}), got {value}")
+
+
+def device_row(row: int | Tensor) -> tuple[Tensor | None, int]:
+    """A row as kernels take it: a tensor or None, and the number that counts without one.
+
+    Raises:
+        TypeError: it is neither; an array of one passes for a number with `operator.index`, and would with C++.
+    """
+    if isinstance(row, Tensor):
+        return row, 0
+    if not isinstance(row, int | torch.SymInt):
+        raise TypeError(f"row must be a whole number, got {type(row).__name__}")
+    return None, operator.index(row)
 
 
 def check_flag(op: str, name: str, value: object) -> None:

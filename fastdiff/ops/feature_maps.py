@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import device
-from .arguments import FLOATS, check_tensor, described
+from . import device, dispatch
+from .arguments import FLOATS, check_tensor, described, wants_gradient
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
@@ -179,3 +179,37 @@ def gradients_of(out: Tensor, inputs: Sequence[Tensor | None], gradient: Tensor)
     wanted = [value for value in inputs if value is not None and value.requires_grad]
     found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True))
     return tuple(next(found) if value is not None and value.requires_grad else None for value in inputs)
+
+
+def straight(
+    op: str,
+    raw: Callable[..., None] | None,
+    differentiable: type[torch.autograd.Function],
+    x: Tensor,
+    factors: Sequence[Tensor | None],
+    rest: tuple[Any, ...],
+    unwritten: tuple[None, ...] = (),
+) -> Tensor | None:
+    """The result of an ordinary call of a norm in C++; None where it is no such call, or is refused.
+
+    Args:
+        op: name of the op.
+        raw: the kernel, which takes out, `unwritten`, x, the factors and the rest; None if it is not built.
+        differentiable: takes "cpp", the rest, x and the factors.
+        x: (B, C, ...).
+        factors: of the op, in its order.
+        rest: what is no tensor.
+        unwritten: results that are not wanted here.
+    """
+    if raw is None or not dispatch.straight(op, x, *factors):
+        return None
+    try:
+        if not plain(x, *factors):
+            return None
+        if wants_gradient(x, *factors):
+            return differentiable.apply("cpp", *rest, x, *factors)  # type: ignore[no-any-return, no-untyped-call]
+        out = torch.empty_like(x)
+        raw(out, *unwritten, x, *factors, *rest)
+    except Exception:  # the ordinary way asks again, and tells why
+        return None
+    return out

@@ -34,8 +34,8 @@ from .feature_maps import (
     gradients_of,
     laid_out_like,
     modulated,
-    plain,
     plain_rows,
+    straight,
     triton_reasons,
 )
 from .shape_classes import of_maps
@@ -146,24 +146,6 @@ def _forward(
         out, statistics, x, *read(*factors), groups, eps, activate
     )
     return out, statistics
-
-
-def _straight(
-    x: Tensor, groups: int, factors: tuple[Tensor | None, ...], eps: float, activate: bool
-) -> Tensor | None:
-    """The result of an ordinary call in C++; None where it is no such call, or is refused."""
-    if _RAW is None or not dispatch.straight(_OP, x, *factors):
-        return None
-    try:
-        if not plain(x, *factors):
-            return None
-        if wants_gradient(x, *factors):
-            return _Differentiable.apply("cpp", groups, eps, activate, x, *factors)
-        out = torch.empty_like(x)
-        _RAW(out, None, x, *factors, groups, eps, activate)
-    except Exception:  # the ordinary way asks again, and tells why
-        return None
-    return out
 
 
 def _on(
@@ -293,7 +275,9 @@ def group_norm_silu(
     """
     around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
     if not around and isinstance(groups, int) and not isinstance(eps, int):
-        out = _straight(x, groups, (weight, bias, scale, shift), eps, activate)
+        factors = (weight, bias, scale, shift)
+        rest = (groups, eps, activate)
+        out = straight(_OP, _RAW, _Differentiable, x, factors, rest, unwritten=(None,))
         if out is not None:
             return out
     inputs = {

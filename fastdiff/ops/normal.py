@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension, philox
-from .arguments import check_exactly, check_tensor, check_whole, described
+from .arguments import check_exactly, check_tensor, check_whole, described, device_row
 from .shape_classes import rounded
 
 _OP = "normal"
@@ -29,7 +28,7 @@ def _cpp(
     *, seeds: Tensor, shape: tuple[int, ...], row: int | Tensor, stream: int, dtype: torch.dtype
 ) -> Tensor:
     out = torch.empty(seeds.shape[0], *shape, dtype=dtype)
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
+    rows, first = device_row(row)
     torch.ops.fastdiff.normal_cpp(out, seeds, rows, first, stream)
     return out
 
@@ -47,7 +46,7 @@ def _cpp_reasons(*, seeds: Tensor, dtype: torch.dtype, row: int | Tensor, **_: A
 def _filled(name: str, inputs: Mapping[str, Any]) -> Tensor:
     seeds, row = inputs["seeds"], inputs["row"]
     out = torch.empty(seeds.shape[0], *inputs["shape"], dtype=torch.float32, device=seeds.device)
-    rows, first = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
+    rows, first = device_row(row)
     getattr(torch.ops.fastdiff, name)(out, seeds, rows, first, inputs["stream"])
     return out
 
@@ -135,7 +134,5 @@ def normal(
     """
     sizes = tuple(shape) if isinstance(shape, Sequence) else shape
     check_whole(_OP, "stream", stream, 0, 2**32)  # here: torch takes a dtype for a number, too
-    if not isinstance(row, int | Tensor):  # and C++ an array of one
-        check_whole(_OP, "row", row, 0, 2**32)
     inputs = {"seeds": seeds, "shape": sizes, "row": row, "stream": int(stream), "dtype": dtype}
     return dispatch.run(_OP, _BACKENDS, inputs, _check)

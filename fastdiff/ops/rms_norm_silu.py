@@ -33,8 +33,8 @@ from .feature_maps import (
     gradients_of,
     laid_out_like,
     modulated,
-    plain,
     plain_rows,
+    straight,
     triton_reasons,
     unless_infinite,
 )
@@ -119,22 +119,6 @@ def _forward(backend: str, eps: float, activate: bool, x: Tensor, *factors: Tens
     out = torch.empty_like(x)
     read = norm_sums.factors if backend == "triton" else _factors
     getattr(torch.ops.fastdiff, f"rms_norm_silu_{backend}").default(out, x, *read(*factors), eps, activate)
-    return out
-
-
-def _straight(x: Tensor, factors: tuple[Tensor | None, ...], eps: float, activate: bool) -> Tensor | None:
-    """The result of an ordinary call in C++; None where it is no such call, or is refused."""
-    if _RAW is None or not dispatch.straight(_OP, x, *factors):
-        return None
-    try:
-        if not plain(x, *factors):
-            return None
-        if wants_gradient(x, *factors):
-            return _Differentiable.apply("cpp", eps, activate, x, *factors)
-        out = torch.empty_like(x)
-        _RAW(out, x, *factors, eps, activate)
-    except Exception:  # the ordinary way asks again, and tells why
-        return None
     return out
 
 
@@ -250,7 +234,7 @@ def rms_norm_silu(
     """
     around = norm_sums.around(add, residual, residual_add, x2, after, with_sum, last)
     if not around and not isinstance(eps, int):
-        out = _straight(x, (weight, scale, shift), eps, activate)
+        out = straight(_OP, _RAW, _Differentiable, x, (weight, scale, shift), (eps, activate))
         if out is not None:
             return out
     inputs = {

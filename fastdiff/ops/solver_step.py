@@ -7,7 +7,6 @@ order; nothing else does.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import device, dispatch, extension, philox
-from .arguments import check_exactly, check_like, check_tensor, check_written, described, overlap
+from .arguments import check_exactly, check_like, check_tensor, check_written, described, device_row, overlap
 from .row import HISTORIES, PER_SAMPLE, PUSHES, WIDTH, Push, check_columns, column, needs, slots
 from .shape_classes import of_maps
 
@@ -284,7 +283,7 @@ def _cpp(
     x0_out: Tensor | None,
 ) -> Tensor:
     out = torch.empty_like(x) if out is None else out
-    counter, index = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
+    counter, index = device_row(row)
     written, rows = (out, x0_out, history), (table, counter, index)  # by keyword a call costs 3 us more
     if history is not None and history.is_neg():  # torch would change it before the kernel could refuse it
         check_written(_OP, "history", history)
@@ -309,7 +308,7 @@ def _stepped(name: str, inputs: Mapping[str, Any]) -> Tensor:
     rest = dict(inputs)
     table, row, out, x0_out, history = (rest.pop(k) for k in ("table", "row", "out", "x0_out", "history"))
     out = torch.empty_like(rest["x"]) if out is None else out
-    counter, index = (row, 0) if isinstance(row, Tensor) else (None, operator.index(row))
+    counter, index = device_row(row)
     getattr(torch.ops.fastdiff, name)(out, x0_out, history, table, counter, index, **rest)
     return out
 

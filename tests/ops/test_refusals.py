@@ -6,6 +6,7 @@ import importlib.util
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +73,17 @@ def test_flags_are_true_or_false(op):
         for value in ("a", [1, 2], torch.float32, None):
             told = fuzz.outcome(op, example, example.make() | {name: value})
             assert told == "refused", f"{op}: {name} = {value!r}: {told}"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_array_of_one_is_no_number(op):
+    """What operator.index and C++ would take is the same for every backend."""
+    for example in examples_of(op):
+        numbers = [name for name, value in example.make().items() if type(value) in (int, float)]
+        for name in [] if example.timed else numbers:
+            made = example.make()
+            told = fuzz.outcome(op, example, made | {name: np.array(made[name])})
+            assert told == "refused", f"{example.name}: {name}: {told}"
 
 
 @pytest.mark.parametrize("op", OPS)
