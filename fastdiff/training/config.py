@@ -104,7 +104,7 @@ class RunConfig:
     tensorboard: bool = False
     """Also write TensorBoard event files (needs the package tensorboard)."""
     progress: bool = True
-    """Show a progress bar when the output is a terminal."""
+    """Show a progress bar, or a line for each line of the log where the output is no terminal."""
 
     def __post_init__(self) -> None:
         """Check every range.

@@ -1,9 +1,10 @@
-"""The log of a run: JSON lines, a progress bar, TensorBoard events on request."""
+"""The log of a run: JSON lines, a progress bar or lines where there is no terminal, TensorBoard events on request."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,12 @@ class RunLog:
         line = {"step": step, "loss": loss, "images_per_s": images / (now - self._mark[0]), **facts}
         self._mark = (now, step)
         self.write(line)
-        if self._bar is not None:
+        if self._bar is None:
+            return
+        if self._bar.disable:  # no terminal, so nothing moves: a line instead
+            told = f"step {step} of {self.config.steps}: loss {loss:.4f}, {line['images_per_s']:.0f} images/s"
+            sys.stderr.write(f"{told}\n")
+        else:
             self._bar.set_postfix(loss=f"{loss:.4f}", img_s=f"{line['images_per_s']:.0f}")
 
     def write(self, line: dict[str, Any]) -> None:

@@ -135,6 +135,15 @@ def test_bf16_trains_close_to_float32(shapes: Dataset, config: TrainConfig, tmp_
     torch.testing.assert_close(a.net.stem.weight, b.net.stem.weight, atol=5e-3, rtol=0)
 
 
+def test_without_a_terminal_progress_is_lines(
+    shapes: Dataset, config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(dataclasses.replace(config, progress=True), shapes)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in told] == [f"step {step} of 12" for step in (4, 8, 12)]
+    assert all("loss 0." in line or "loss 1." in line for line in told)
+
+
 def test_data_is_read_by_name(tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = TrainConfig(data="digits", out=str(out), steps=1, batch_size=4, progress=False, amp="off")
