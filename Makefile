@@ -57,10 +57,12 @@ test-slow: install
 
 # Triton is young: what the newest compiles an older one may refuse, such as the one that torch 2.11 brings.
 TRITON := $(shell sed -n 's/^triton = \["triton>=\(.*\)"\]/\1.0/p' pyproject.toml)
+test-triton: export FASTDIFF_REQUIRE_DEV = 1
+OLDEST := PYTHONPATH=build/triton-$(TRITON) TRITON_CACHE_DIR=build/triton-$(TRITON)/cache OMP_NUM_THREADS=1
 test-triton: install
 	test -d build/triton-$(TRITON)/triton || $(PIP) --no-deps --target build/triton-$(TRITON) triton==$(TRITON)
-	PYTHONPATH=build/triton-$(TRITON) TRITON_CACHE_DIR=build/triton-$(TRITON)/cache OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal $(filter-out %traffic.py,$(wildcard tests/ops/test_triton_*.py))
+	$(OLDEST) $(BIN)/python -c "import triton; assert triton.__version__ == '$(TRITON)', triton.__version__"
+	$(OLDEST) $(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal $(filter-out %traffic.py,$(wildcard tests/ops/test_triton_*.py))
 
 # Builds the extension with sanitizers in a folder of its own. torch's CPU allocator uses malloc, so every access outside
 # a tensor's memory is seen. CALLS=10000 for the full number.

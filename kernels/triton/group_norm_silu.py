@@ -1,8 +1,9 @@
 """group_norm_silu: one read and one write where a slab fits into registers, else measured and applied in two launches.
 
 A mean is a sum of two floats: means far from 0 keep their digits. Variances are sums of squared differences from the
-mean, joined by Chan's formula; nothing is added atomically. What is normalised may be a sum of maps, which is written
-out where others read it, too. See `fastdiff.ops.group_norm_silu`, `group_plans` and `sums`.
+first of the two, or from the mean of each part, joined by Chan's formula; nothing is added atomically. What is
+normalised may be a sum of maps, which is written out where others read it, too. See `fastdiff.ops.group_norm_silu`,
+`group_plans` and `sums`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ def group_norm_silu_kernel(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
-    WHOLE: tl.constexpr,  # always
 ):
     """One program normalises whole groups of one sample."""
     sample, first, c, wanted, p, inside = whole_groups(cut, BLOCK, CHANNELS, PIXELS, SLOTS)
@@ -112,6 +112,7 @@ def launch_sums(
             return
         if total is None and terms.several(after):
             total = torch.empty_like(x if x2 is None else out)
+        tile["WHOLE"] = plan.whole
         partials = measured(map_of(total), terms, layout, cut, plan, after)
         terms = terms if total is None else terms.once_written(total, after)
         group_norm_apply_kernel[(layout.batch * cut.blocks * cut.parts,)](

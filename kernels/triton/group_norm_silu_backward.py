@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .group_plans import block_of_channels, part_of_pixels, plan_of, whole_groups
-from .groups import members, of_channel, of_group, read_statistics
+from .groups import members, of_channel, of_slot, read_statistics, to_channels
 from .launching import register
 from .maps import before_activation, factor_of, factors_of, layout_of, map_of, offset_of, place, power
 
@@ -47,7 +47,6 @@ def group_norm_silu_backward_kernel(
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
     SLOTS: tl.constexpr,
-    WHOLE: tl.constexpr,
 ):
     """One program holds whole groups of one sample."""
     sample, first, c, wanted, p, inside = whole_groups(cut, BLOCK, CHANNELS, PIXELS, SLOTS)
@@ -59,10 +58,9 @@ def group_norm_silu_backward_kernel(
     plain, along = tl.sum(du, 1), tl.sum(du * n, 1)
     tl.store(sums + sample * cut.channels + c, plain, mask=wanted)
     tl.store(sums + (batch + sample) * cut.channels + c, along, mask=wanted)
-    member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
     share = 1.0 / (1.0 * cut.per_group * cut.pixels)
-    level = of_channel(of_group(factor * plain, member, WHOLE) * share, member, WHOLE)
-    slope = of_channel(of_group(factor * along, member, WHOLE) * share, member, WHOLE)
+    level = to_channels(of_slot(factor * plain, SLOTS) * share, CHANNELS)
+    slope = to_channels(of_slot(factor * along, SLOTS) * share, CHANNELS)
     dx = du * factor[:, None] - level[:, None] - n * slope[:, None]
     tl.store(out + at, dx * reciprocal[:, None], mask=inside)
 
@@ -80,11 +78,10 @@ def group_norm_sums_kernel(
     WIDE: tl.constexpr,  # a sample needs 64 bits
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
-    SLOTS: tl.constexpr,  # not needed here, nor is the next
-    WHOLE: tl.constexpr,
+    SLOTS: tl.constexpr,  # not needed here
 ):
     """One program adds up CHANNELS channels x `part` pixels."""
-    sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
+    sample, first, c, wanted, part_index = block_of_channels(cut, WIDE, CHANNELS)
     mean, rest, reciprocal = read_statistics(statistics, sample, cut.groups, c // cut.per_group, wanted)
     factor, offset = factor_of(factors, sample, c, wanted), offset_of(factors, sample, c, wanted)
     begin, end, lane, p = part_of_pixels(cut, part_index, WIDE, PIXELS)
@@ -134,7 +131,7 @@ def group_norm_gradient_kernel(
     PER_GROUP: tl.constexpr,  # a power of two
 ):
     """One program writes the gradient of CHANNELS channels x `part` pixels."""
-    sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
+    sample, first, c, wanted, part_index = block_of_channels(cut, WIDE, CHANNELS)
     group = first // cut.per_group + tl.arange(0, SLOTS)
     level, slope = means_of_groups(sums, factors, sample, group, first + CHANNELS, batch, cut, PER_GROUP)
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
@@ -189,7 +186,8 @@ def launch(
         group_norm_sums_kernel[grid](apart, *read, **tile)
         if cut.parts > 1:
             torch.sum(apart, 1, out=sums)
-        group_norm_gradient_kernel[grid](out, sums, *read, PER_GROUP=power(cut.per_group), **tile)
+        tile |= {"WHOLE": plan.whole, "PER_GROUP": power(cut.per_group)}
+        group_norm_gradient_kernel[grid](out, sums, *read, **tile)
 
 
 register(

@@ -1,9 +1,9 @@
 """How a group norm is cut into programs; depends on one sample's shape and type alone, never on the batch.
 
-*Slab*: a program holds whole groups (channels innermost: as many neighbouring groups as fill a sector of 32 bytes),
-reads them once and writes them once. *Split*: programs measure blocks of channels x stretches of pixels, then a second
-launch joins what they found and applies it. Blocks need not hold whole groups, so C = 320 with 32 groups is cut into
-blocks of 64 channels and no lane is idle.
+*Slab*: a program holds whole groups (channels innermost: as many neighbouring groups as fill sectors of 32 bytes),
+reads them once and writes them once; a group's lanes are a power of two, of which the last may be idle. *Split*:
+programs measure blocks of channels x stretches of pixels, then a second launch joins what they found and applies it.
+Blocks need not hold whole groups, so C = 320 with 32 groups is cut into blocks of 64 bytes and no lane is idle.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ class Plan(NamedTuple):
             "CHANNELS": self.channels,
             "PIXELS": self.pixels,
             "SLOTS": self.slots,
-            "WHOLE": self.whole,
             "num_warps": self.warps,
         }
 
@@ -102,12 +101,13 @@ def whole_groups(cut, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: tl.co
 
 
 @triton.jit
-def block_of_channels(cut, CHANNELS: tl.constexpr):
+def block_of_channels(cut, WIDE: tl.constexpr, CHANNELS: tl.constexpr):
     """(sample, first channel, channels, which exist, part) of a program that has a part of the pixels."""
     program = tl.program_id(0)
     index, part_index = program // cut.parts, program % cut.parts
     sample, first = (index // cut.blocks).to(tl.int64), index % cut.blocks * CHANNELS
     c = first + tl.arange(0, CHANNELS)
+    c = c.to(tl.int64) if WIDE else c
     return sample, first, c, c < cut.channels, part_index
 
 
@@ -132,29 +132,34 @@ def plan_of(layout: Layout, groups: int, size: int, held: int, of_thread: int) -
 
 def _slab(layout: Layout, per_group: int, size: int, held: int, of_thread: int) -> Plan | None:
     lanes, pixels = power(per_group), power(layout.pixels)
+    most = held if lanes == per_group or not layout.last else min(held, PADDED)
     slots = 1
     if layout.last:
-        slots = min(power(layout.channels // per_group), _neighbours(lanes * pixels, size * per_group))
+        wanted = _neighbours(lanes * pixels, size * per_group, min(most, ALIGNED))
+        slots = min(power(layout.channels // per_group), wanted)
     channels = slots * lanes
-    if channels * pixels > (held if lanes == per_group or not layout.last else held // 2):
+    if channels * pixels > most or layout.wide:
         return None
     warps = min(16, max(1, channels * pixels // (32 * of_thread)))
     return Plan(True, slots * per_group, channels, pixels, slots, True, 1, pixels, 1, warps)
 
 
-def _neighbours(elements: int, size: int) -> int:
+def _neighbours(elements: int, size: int, most: int) -> int:
     """Groups of a slab that has its channels last: a sector at least, and whole ones where that is not too many.
 
     Args:
         elements: of a group's tile.
         size: bytes of a group's channels.
+        most: elements of a slab that begins and ends with a sector.
     """
     aligned = 32 // math.gcd(32, size)
-    return aligned if aligned * elements <= ALIGNED else power(-(-32 // size))
+    return aligned if aligned * elements <= most else power(-(-32 // size))
 
 
-#: Elements of a slab up to which it has more groups than fill a sector, so that it begins and ends with one.
+#: Elements of a slab up to which it has more groups than fill a sector, so that it begins and ends with whole ones.
 ALIGNED = 8192
+#: Elements of a slab with idle lanes, at most: where it would be larger two launches are as fast.
+PADDED = 16384
 
 
 def _split(layout: Layout, per_group: int, size: int) -> Plan:

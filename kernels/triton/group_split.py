@@ -18,6 +18,7 @@ from .groups import (
     both_sums,
     mean_square,
     members,
+    normal_sum,
     of_channel,
     of_group,
     reciprocal_deviation,
@@ -47,7 +48,7 @@ def group_norm_partial_kernel(
 ):
     """One program measures CHANNELS channels x `part` pixels, a running mean in every lane (Welford 1962)."""
     terms = Terms(x, add, residual, residual_add, x2, own_channels)
-    sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
+    sample, first, c, wanted, part_index = block_of_channels(cut, WIDE, CHANNELS)
     begin, end, lane, p = part_of_pixels(cut, part_index, WIDE, PIXELS)
     x_at, r_at, x2_at = places(terms, sample, c, p)
     total_at = place(total, sample, c, p)
@@ -76,16 +77,17 @@ def group_norm_partial_kernel(
 
     count = tl.cdiv(tl.maximum(end - begin - lane, 0), PIXELS).to(tl.float32)[None, :]
     length = (end - begin).to(tl.float32)
-    of_lane, squares_of_channel = both_sums(count * mean, squares + count * (mean * mean))
-    of_lane = tl.where(wanted, of_lane / length, 0.0)
-    squares_of_channel = tl.where(wanted, mean_square(squares_of_channel / length, of_lane), 0.0)
+    of_lane = tl.sum(count * mean, 1) / length
+    apart = tl.where(wanted[:, None], mean - of_lane[:, None], 0.0)
+    squares_of_channel = tl.sum(squares + count * (apart * apart), 1)
     member = members(c, wanted, cut.per_group, first // cut.per_group, SLOTS)
     held = tl.maximum(of_group(tl.where(wanted, 1.0, 0.0), member, WHOLE), 1.0)
     high = of_group(pivot, member, WHOLE) / held
     apart = tl.where(wanted, (pivot - of_channel(high, member, WHOLE)) + of_lane, 0.0)
     low = of_group(apart, member, WHOLE) / held
     apart = tl.where(wanted, apart - of_channel(low, member, WHOLE), 0.0)
-    squares_of_group = length * of_group(squares_of_channel + apart * apart, member, WHOLE)
+    squares_of_group = of_group(squares_of_channel + length * (apart * apart), member, WHOLE)
+    high, low = normal_sum(high, low)
 
     group = first // cut.per_group + tl.arange(0, SLOTS)
     real = (group < cut.groups) & (group * cut.per_group < first + CHANNELS)
@@ -151,7 +153,7 @@ def group_norm_apply_kernel(
     """One program joins what was measured of its groups and writes CHANNELS channels x `part` pixels."""
     terms = Terms(x, add, residual, residual_add, x2, own_channels)
     factors = Factors(weight, bias, scale, shift)
-    sample, first, c, wanted, part_index = block_of_channels(cut, CHANNELS)
+    sample, first, c, wanted, part_index = block_of_channels(cut, WIDE, CHANNELS)
     factor, offset = factor_of(factors, sample, c, wanted), offset_of(factors, sample, c, wanted)
     group = first // cut.per_group + tl.arange(0, SLOTS)
     mean, rest, variance = joined(partials, sample, group, cut, CHANNELS, ENTRIES)
@@ -184,6 +186,6 @@ def measured(total: Map, terms: Terms, layout: Layout, cut: Cut, plan: Plan, aft
     shape = (layout.batch, cut.groups, 3, cut.overlaps, cut.parts)
     partials = torch.empty(shape, dtype=torch.float32, device=terms.x.data.device)
     group_norm_partial_kernel[(layout.batch * cut.blocks * cut.parts,)](
-        *(partials, total, *terms, cut), WIDE=layout.wide, AFTER=after, **plan.compiled_in
+        *(partials, total, *terms, cut), WIDE=layout.wide, AFTER=after, WHOLE=plan.whole, **plan.compiled_in
     )
     return partials

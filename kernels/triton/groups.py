@@ -28,7 +28,7 @@ def both_sums(first, second):
 
 @triton.jit
 def mean_square(squares, mean):
-    """The mean squared difference from the mean, where it is small beside what was measured: not below 0."""
+    """The mean squared difference from a mean that is no more than a rounding, so that nothing is lost."""
     return tl.maximum(squares - mean * mean, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -40,10 +40,23 @@ def members(c, wanted, per_group, first_group, SLOTS: tl.constexpr):
 
 
 @triton.jit
+def of_slot(values, SLOTS: tl.constexpr):
+    """Sums over the channels of each slot, which has CHANNELS // SLOTS neighbouring ones."""
+    return tl.sum(tl.reshape(values, (SLOTS, values.shape[0] // SLOTS)), 1)
+
+
+@triton.jit
+def to_channels(values, CHANNELS: tl.constexpr):
+    """The value of each channel's slot."""
+    SLOTS: tl.constexpr = values.shape[0]
+    return tl.reshape(tl.broadcast_to(values[:, None], (SLOTS, CHANNELS // SLOTS)), (CHANNELS,))
+
+
+@triton.jit
 def of_group(values, member, WHOLE: tl.constexpr):
     """Sums over the channels of each slot; what is not a number stays in its group. WHOLE: see `group_plans.Plan`."""
     if WHOLE:
-        sums = tl.sum(tl.reshape(values, (member.shape[1], member.shape[0] // member.shape[1])), 1)
+        sums = of_slot(values, member.shape[1])
     else:
         sums = tl.sum(tl.where(member, values[:, None], 0.0), 0)
     return sums
@@ -53,11 +66,18 @@ def of_group(values, member, WHOLE: tl.constexpr):
 def of_channel(values, member, WHOLE: tl.constexpr):
     """The value of each channel's slot."""
     if WHOLE:
-        each = tl.broadcast_to(values[:, None], (member.shape[1], member.shape[0] // member.shape[1]))
-        each = tl.reshape(each, (member.shape[0],))
+        each = to_channels(values, member.shape[0])
     else:
         each = tl.sum(tl.where(member, values[None, :], 0.0), 1)
     return each
+
+
+@triton.jit
+def normal_sum(high, low):
+    """high + low as a sum of two floats of which the second is no more than the rounding of the first (Knuth)."""
+    joint = high + low
+    back = joint - high
+    return joint, (high - (joint - back)) + (low - back)
 
 
 @triton.jit

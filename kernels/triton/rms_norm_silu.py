@@ -59,6 +59,7 @@ def rms_norm_silu_kernel(
     program = tl.program_id(0)
     sample = (program // tiles).to(tl.int64)
     c, first = tl.arange(0, CHANNELS), (program % tiles) * PIXELS
+    c = c.to(tl.int64) if WIDE else c
     p = (first.to(tl.int64) if WIDE else first) + tl.arange(0, PIXELS)
     wanted = c < channels
     inside = wanted[:, None] & (p < pixels)[None, :]
@@ -96,6 +97,7 @@ def rms_norm_silu_backward_kernel(
     program = tl.program_id(0)
     sample, c = (program // units).to(tl.int64), tl.arange(0, CHANNELS)
     begin = (program % units) * unit
+    c = c.to(tl.int64) if WIDE else c
     wanted = c < channels
     factor = root * factor_of(factors, sample, c, wanted)
     offset = offset_of(factors, sample, c, wanted)

@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from fastdiff.kernels.group_plans import plan_of
+from fastdiff.kernels import group_norm_silu as kernels
+from fastdiff.kernels.group_plans import Plan, plan_of
 from fastdiff.kernels.maps import layout_of
 from hypothesis import example, given, settings
 
@@ -32,6 +33,11 @@ small = cases.map(lambda case: case | {"batch": min(case["batch"], 2), "groups":
 @example(case=USUAL | {"values": "far from zero", "width": 10, "sizes": [40, 40]})
 @example(case=USUAL | {"values": "far from zero", "width": 4, "sizes": [65, 64]})
 @example(case=USUAL | {"groups": 8, "width": 6, "dtype": torch.bfloat16})
+@example(
+    case=USUAL
+    | {"values": "one loud pixel", "layout": "contiguous", "activate": False}
+    | {"groups": 1, "width": 1, "sizes": [19, 19, 19]}
+)
 @example(case=USUAL | {"values": "large", "dtype": torch.float16, "width": 10})
 @example(case=USUAL | {"values": "equal"})
 @example(case=USUAL | {"sizes": [1, 1]})
@@ -74,6 +80,26 @@ def test_statistics_are_those_of_the_group(layout):
         assert ((statistics[..., 0].double() + statistics[..., 1]) - exact.mean(2)).abs().max() < 1e-5
         deviation = (exact.var(2, unbiased=False) + 1e-5).rsqrt()
         assert (statistics[..., 2] / deviation - 1).abs().max() < 1e-5
+
+
+def test_parts_that_begin_apart_keep_their_digits(monkeypatch):
+    """The mean of a part's first tile is its pivot: squares around a pivot far away would lose theirs."""
+    tiles, inside = 32, torch.randn(1, 1, 2, 32, 2048, dtype=torch.float64)
+    x = 1e-2 * inside + 1000
+    x[:, :, :, 0] -= 1000
+    x = x.reshape(1, 1, 2 * tiles, 2048).float()
+    plan = Plan(False, 1, 1, 2048, 1, False, 1, 2048 * tiles, 2, 4)
+    monkeypatch.setattr(kernels, "plan_for", lambda *_: plan)
+    statistics, out = torch.full((1, 1, 3), float("nan")), torch.empty_like(x)
+    torch.ops.fastdiff.group_norm_silu_triton(out, statistics, x, *[None] * 4, 1, 1e-5, False)
+    deviation = (x.double().var(unbiased=False) + 1e-5).rsqrt()
+    assert abs(statistics[0, 0, 2] / deviation - 1) < 2e-7
+
+
+def test_places_of_wide_samples_do_not_wrap():
+    """A sample of 2**31 elements and more is never a slab, whose places have 32 bits."""
+    wide = layout_of(torch.empty(1, 2**16, 2**15, 1, device="meta"))
+    assert wide.wide and not plan_of(wide, 2**16, 4, 32768, 32).slab
 
 
 @pytest.mark.parametrize(

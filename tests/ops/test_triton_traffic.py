@@ -12,8 +12,8 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or importlib.util.find_spec("fastdiff.kernels") is None,
     reason="triton or fastdiff.kernels is not installed",
 )
-#: float32 slab, split with channels last and its gradient (groups of 40 in blocks of 64), RMS norm forward, search.
-QUICK = ("norms 0", "norms 12", "norms 13", "norms 18", "codes 1")
+#: float32 slab, slab of groups of 40 and its gradient in two launches, two launches of a sum, RMS norm, search.
+QUICK = ("norms 0", "norms 12", "norms 13", "norms 30", "norms 18", "codes 1")
 #: The maps of the VAE take the interpreter minutes.
 SLOW = [f"norms {i}" for i, case in enumerate(norms.CASES) if case.side <= 64]
 SLOW += [f"codes {i}" for i, case in enumerate(codes.CASES) if case.op == "vq_nearest"]
