@@ -7,7 +7,7 @@ not on the batch, the order, the memory format or the number of processes. `fast
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -49,13 +49,14 @@ def seed_list(seed: int, num: int, seeds: Seeds | None = None) -> Sequence[int]:
         seeds: Explicit seeds instead; duplicates are allowed.
 
     Raises:
+        TypeError: for seeds that are no integers, or that have no order.
         ValueError: for a count or a seed out of range.
     """
     if seeds is None:
         if isinstance(num, bool) or not isinstance(num, int) or num < 1:
             raise ValueError(f"seeds: num must be an integer >= 1, got {num!r}")
         return _checked(range(_integer(seed), _integer(seed) + num), "seeds")
-    if not hasattr(seeds, "__iter__"):
+    if not hasattr(seeds, "__iter__") or isinstance(seeds, Set | Mapping):  # a set has no order
         raise TypeError(f"seeds: seeds must be integers, a list of them, got {type(seeds).__name__}")
     given = _int64(seeds).tolist() if isinstance(seeds, Tensor) else seeds
     values = [s % _LIMIT for s in given] if isinstance(seeds, Tensor) else [_integer(s) for s in given]

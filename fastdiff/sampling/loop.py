@@ -143,12 +143,12 @@ def run(task: Run, x: Tensor, rows: Rows | None = None) -> Tensor:
         carried.advance()
         if chain is not None:
             chain[k + 1].copy_(state)
-        if (
-            evaluates[k]
-            and task.callback is not None
-            and task.callback(k, times[k], state, carried.buffers.x0)
-        ):
-            return carried.buffers.x0 if chain is None else chain[: k + 2]
+        if evaluates[k] and task.callback is not None:
+            stop = task.callback(k, times[k], state, carried.buffers.x0)
+            if state.shape != x.shape:
+                raise ValueError(f"sample: callback must leave x {tuple(x.shape)}, got {tuple(state.shape)}")
+            if stop:
+                return carried.buffers.x0 if chain is None else chain[: k + 2]
     return state if chain is None else chain
 
 

@@ -77,6 +77,7 @@ def make_table(
             f"sample: {unknown[0]} must be an option of the solver {solver!r} ({offered}), or an argument of "
             "sample, got neither"
         )
+    _check_numbers(function, options)
     table = function(
         source.schedule,
         source.prediction,
@@ -87,6 +88,17 @@ def make_table(
     if not isinstance(table, StepTable):
         raise TypeError(f"sample: solver must return a StepTable, got {type(table).__name__}")
     return table
+
+
+def _check_numbers(solver: Callable[..., StepTable], options: dict[str, Any]) -> None:
+    """A `TypeError` unless options whose default is a float are numbers."""
+    for name, parameter in inspect.signature(solver).parameters.items():
+        if name not in options or not isinstance(parameter.default, float):
+            continue
+        try:
+            float(options[name])
+        except (TypeError, ValueError):
+            raise TypeError(f"sample: {name} must be a number, got {options[name]!r}") from None
 
 
 def _check_limits(clip: Any) -> None:

@@ -120,6 +120,14 @@ def test_trajectory_holds_every_state_and_ends_with_the_result() -> None:
     assert all((a != b).any() for a, b in zip(states, states[1:]))
 
 
+def test_a_callback_that_resizes_the_state_is_told() -> None:
+    def shrink(step: int, t: float, x: Tensor, x0: Tensor) -> None:
+        x.resize_(1, *x.shape[1:])
+
+    with pytest.raises(ValueError, match=r"callback must leave x \(3, 2, 4, 4\), got \(1, 2, 4, 4\)"):
+        run(plan_of(callback=shrink), torch.randn(3, 2, 4, 4))
+
+
 def test_callback_sees_every_row_and_can_stop() -> None:
     seen: list[tuple[int, float, Tensor, Tensor]] = []
 
