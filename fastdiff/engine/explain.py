@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from . import kernels, live_ops
+from . import graph_ops, live_ops
 from .fuse_sinusoids import sinusoids
 from .graphs import Node, is_call, shape_of
 from .program import Program
@@ -109,21 +109,21 @@ def _norm_silu(node: Node) -> str:
 
 
 _TOLD: dict[Any, Callable[[Node], str]] = {
-    kernels.conv1x1: _conv1x1,
-    kernels.conv3x3: _conv3x3,
-    kernels.packed_conv: _packed_conv,
-    kernels.norm_silu: _norm_silu,
+    graph_ops.conv1x1: _conv1x1,
+    graph_ops.conv3x3: _conv3x3,
+    graph_ops.packed_conv: _packed_conv,
+    graph_ops.norm_silu: _norm_silu,
     live_ops.norm_silu: lambda node: "one pass, reads the live weights",
     live_ops.attention_by: lambda node: "on the backends the network allows",
-    kernels.packed_linear: lambda node: (
-        "oneDNN, packed" if node.args[3] >= kernels.PACKED_ROWS else "few rows"
+    graph_ops.packed_linear: lambda node: (
+        "oneDNN, packed" if node.args[3] >= graph_ops.PACKED_ROWS else "few rows"
     ),
-    kernels.packed_linear_add: lambda node: "with the sum that follows",
-    kernels.linear_attention: lambda node: (
+    graph_ops.packed_linear_add: lambda node: "with the sum that follows",
+    graph_ops.linear_attention: lambda node: (
         "two softmaxes and two products" + ", memory" * (node.args[3] is not None)
     ),
     sinusoids: lambda node: "of a time embedding",
-    kernels.fresh: lambda node: "output in memory of its own",
+    graph_ops.fresh: lambda node: "output in memory of its own",
 }
 
 
@@ -154,7 +154,7 @@ def _steps(module: fx.GraphModule, args: list[Any]) -> list[Step]:
         name = getattr(target, "__name__", str(target))
         told = _TOLD.get(target, lambda node: "unchanged: no pattern covers it")
         own = is_call(
-            node, *(getattr(kernels, n) for n in ("statistics_of", "group_factors", "pixel_factors"))
+            node, *(getattr(graph_ops, n) for n in ("statistics_of", "group_factors", "pixel_factors"))
         )
         median = 1e3 * sorted(seconds)[len(seconds) // 2]
         steps.append(Step(name, shape_of(node), median, "for a norm" if own else told(node)))

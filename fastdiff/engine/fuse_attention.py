@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from . import kernels
+from . import graph_ops
 from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, replace, shape_of, value_of
 from .move_views import new_call
 
@@ -181,9 +181,9 @@ def _plain(node: Node) -> bool:
 
 
 def own_attention(graph: fx.Graph) -> None:
-    """Put `kernels.attention` where torch's would stand: as fast, and a tape can hold it."""
+    """Put `graph_ops.attention` where torch's would stand: as fast, and a tape can hold it."""
     for node in calls(graph, aten.scaled_dot_product_attention.default):
-        if kernels.ATTENDS and len(node.args) >= 3 and _plain(node):
+        if graph_ops.ATTENDS and len(node.args) >= 3 and _plain(node):
             scale, width = node.kwargs.get("scale"), shape_of(node.args[0])[-1]
             arguments = (*node.args[:3], width**-0.5 if scale is None else scale)
-            replace(node, kernels.attention, arguments)
+            replace(node, graph_ops.attention, arguments)

@@ -1,4 +1,4 @@
-"""3x3 convolutions with the norm before them and the sums after them: `kernels.conv3x3`.
+"""3x3 convolutions with the norm before them and the sums after them: `graph_ops.conv3x3`.
 
 The norm needs statistics of its input; where that is the output of another such convolution, they are taken there in
 the same pass. A concatenation is read through two pointers, a doubling of pixels by halved indices: neither is made.
@@ -14,7 +14,7 @@ from torch import fx
 
 from fastdiff.ops.conv3x3 import choose
 
-from . import kernels
+from . import graph_ops
 from .fold import weight_only
 from .fuse_norms import channel_rows, channel_vector, is_float_map, per_channel
 from .graphs import Node, calls, erase_dead, is_call, is_tensor, only_user, shape_of, value_of
@@ -53,9 +53,9 @@ class _Fuser:
     static: set[Node]
 
     def algorithm(self, node: Node) -> str | None:
-        """How `kernels.conv3x3` computes a convolution; None leaves it alone."""
+        """How `graph_ops.conv3x3` computes a convolution; None leaves it alone."""
         x, weight, bias, stride, padding, dilation, groups = node.args
-        if not kernels.CONVOLVES or not self.settings.winograd:
+        if not graph_ops.CONVOLVES or not self.settings.winograd:
             return None
         usual = [list(dilation), groups] == [[1, 1], 1]
         strided = _strided(x, list(stride), list(padding)) is not None
@@ -76,13 +76,13 @@ class _Fuser:
         """Insert the fused call in the place of the last node that it stands for."""
         rows, pixel = factors_of(self.graph, conv.norm, conv.x, conv.x2, conv.last)
         with self.graph.inserting_before(conv.last):
-            packed = self.graph.call_function(kernels.pack_conv3x3, (conv.weight, conv.algorithm))
+            packed = self.graph.call_function(graph_ops.pack_conv3x3, (conv.weight, conv.algorithm))
             arguments = (
                 *(current(conv.x), current(conv.x2), packed, conv.algorithm, conv.bias),
                 *(rows, pixel, conv.activate, conv.upsample, conv.add, current(conv.residual)),
                 *(conv.gain, list(shape_of(conv.last)), conv.stride, conv.before),
             )
-            node = self.graph.call_function(kernels.conv3x3, arguments)
+            node = self.graph.call_function(graph_ops.conv3x3, arguments)
         node.meta = dict(conv.last.meta)
         conv.last.replace_all_uses_with(node)
         erase_dead(conv.last)
@@ -121,7 +121,7 @@ def _with_prologue(conv: _Conv) -> None:
         and [2 * size for size in shape_of(x.args[0])[2:]] == list(shape_of(x)[2:])
     ):
         conv.upsample, x = True, x.args[0]
-    if only_user(x) is not None and is_call(x, kernels.norm_silu) and len(shape_of(x.args[0])) == 4:
+    if only_user(x) is not None and is_call(x, graph_ops.norm_silu) and len(shape_of(x.args[0])) == 4:
         conv.norm, conv.activate, x = x, x.args[-1], x.args[0]
     elif only_user(x) is not None and is_call(x, aten.silu.default):
         conv.activate, x = True, x.args[0]
@@ -166,7 +166,7 @@ def _with_epilogue(conv: _Conv) -> None:
 
 
 def fuse_convs(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
-    """Put `kernels.conv3x3` where Winograd's form pays, with what surrounds it."""
+    """Put `graph_ops.conv3x3` where Winograd's form pays, with what surrounds it."""
     fuser = _Fuser(graph, settings, weight_only(graph, weights))
     for node in calls(graph, aten.conv2d.default):
         algorithm = fuser.algorithm(node)

@@ -1,4 +1,4 @@
-"""Linear attention written by hand, softmax(q) (softmax(k)^T v), becomes one `kernels.linear_attention`.
+"""Linear attention written by hand, softmax(q) (softmax(k)^T v), becomes one `graph_ops.linear_attention`.
 
 The softmax of q is over its width, that of k over its rows; products are einsums or matrix products in any order of
 dimensions. Keys and values that begin with rows made from weights (memory tokens) are read through two pointers.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from . import kernels
+from . import graph_ops
 from .fuse_attention import PRODUCTS, product_of, unscaled
 from .graphs import Node, calls, erase_dead, is_call, only_user, shape_of, value_of
 from .move_views import new_call
@@ -130,7 +130,7 @@ def _put(last: Node, found: _Found) -> None:
         keys = [None if x is None else x.ordered("bhmd") for x in (k, memory_k)]
         values = [None if x is None else x.ordered("bhme") for x in (v, memory_v)]
         result = graph.call_function(
-            kernels.linear_attention, (q, keys[0], values[0], keys[1], values[1], found.scale)
+            graph_ops.linear_attention, (q, keys[0], values[0], keys[1], values[1], found.scale)
         )
         size = (*shape_of(q)[:3], shape_of(values[0])[3])
         result.meta["val"] = value_of(last).new_empty([size[i] for i in (0, 2, 1, 3)]).transpose(1, 2)
@@ -145,8 +145,8 @@ def _rows(operand: _Operand) -> int:
 
 
 def fuse_linear_attention(graph: fx.Graph) -> None:
-    """Put `kernels.linear_attention` where it is spelled out in float32."""
-    if not kernels.ATTENDS_LINEARLY:
+    """Put `graph_ops.linear_attention` where it is spelled out in float32."""
+    if not graph_ops.ATTENDS_LINEARLY:
         return
     for node in calls(graph, *PRODUCTS):
         if node.users and value_of(node).dtype == torch.float32 and 0 not in shape_of(node):

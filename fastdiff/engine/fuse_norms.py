@@ -1,4 +1,4 @@
-"""Group norm or RMS norm over channels, the scale and shift and the SiLU that follow: one `kernels.norm_silu`."""
+"""Group norm or RMS norm over channels, the scale and shift and the SiLU that follow: one `graph_ops.norm_silu`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import fx
 
 from fastdiff.ops.arguments import FLOATS
 
+from .graph_ops import norm_silu
 from .graphs import Node, calls, is_call, is_tensor, only_user, shape_of, value_of
-from .kernels import norm_silu
 
 aten = torch.ops.aten
 _CASTS = (aten.to.dtype, aten._to_copy.default)
@@ -21,7 +21,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Norm:
-    """The arguments of a `kernels.norm_silu` in the making, and the last node that it stands for."""
+    """The arguments of a `graph_ops.norm_silu` in the making, and the last node that it stands for."""
 
     last: Node
     x: Node
@@ -225,7 +225,7 @@ def _with_factors(norm: Norm) -> Norm:
 
 
 def fuse_norms(graph: fx.Graph) -> None:
-    """Put `kernels.norm_silu` where a norm and what follows it are computed."""
+    """Put `graph_ops.norm_silu` where a norm and what follows it are computed."""
     for node in calls(graph, aten.group_norm.default):
         if (norm := _group_norm(node)) is not None:
             _put(_followed(norm))

@@ -1,4 +1,4 @@
-"""Linear maps and 1x1 convolutions with the norm before them and the sum after them: `kernels.conv1x1`.
+"""Linear maps and 1x1 convolutions with the norm before them and the sum after them: `graph_ops.conv1x1`.
 
 To it a linear map of rows (B, ..., C) is a 1x1 convolution of a map (B, C, ...) whose channels are last: the same
 memory. So rows are traced back to the map that they view, and results forward to the map that they become.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from . import kernels
+from . import graph_ops
 from .fuse_convs import parts_of
 from .fuse_norms import is_float_map
 from .graphs import Node, calls, erase_dead, is_call, only_user, shape_of, value_of
@@ -64,7 +64,7 @@ def _with_prologue(product: _Product) -> None:
         if only_user(node) is None:
             product.x, product.x2 = parts_of(x)
             return
-    if is_call(x, kernels.norm_silu):
+    if is_call(x, graph_ops.norm_silu):
         base = _base(x.args[0])
         if len(shape_of(base)) == 4 and is_float_map(base):
             product.norm, product.activate, x = x, x.args[-1], base
@@ -139,16 +139,16 @@ def _put(product: _Product) -> None:
     graph, (_, weight, bias), size = product.linear.graph, product.linear.args, product.size()
     rows, pixel = factors_of(graph, product.norm, product.x, product.x2, product.last)
     with graph.inserting_before(product.last):
-        packed = graph.call_function(kernels.pack_conv1x1, (weight,))
+        packed = graph.call_function(graph_ops.pack_conv1x1, (weight,))
         maps = (_sized(product.x, size), _sized(product.x2, size))
         arguments = (*maps, packed, bias, rows, pixel, product.activate, _sized(product.residual, size), size)
         value = value_of(product.last).new_empty((size[0], *size[2:], size[1])).movedim(-1, 1)
-        _put_result(product, new_call(graph, value, kernels.conv1x1, *arguments))
+        _put_result(product, new_call(graph, value, graph_ops.conv1x1, *arguments))
 
 
 def fuse_pointwise(graph: fx.Graph, static: set[Node]) -> None:
-    """Put `kernels.conv1x1` where weights multiply rows of channels, with what surrounds it."""
+    """Put `graph_ops.conv1x1` where weights multiply rows of channels, with what surrounds it."""
     for node in calls(graph, aten.linear.default):
-        if kernels.CONVOLVES and _takes(node, static):
+        if graph_ops.CONVOLVES and _takes(node, static):
             _put(_product(node))
     taken_by_products(graph)

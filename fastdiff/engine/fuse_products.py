@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from . import kernels
+from . import graph_ops
 from .fold import hoist
 from .fuse_norms import is_float_map
 from .fuse_pointwise import fuse_pointwise
@@ -59,10 +59,10 @@ def join_linears(graph: fx.Graph, static: set[Node]) -> None:
         if len(nodes) < 2:
             continue
         with graph.inserting_before(nodes[0]):
-            weight = graph.call_function(kernels.joined, ([node.args[1] for node in nodes],))
+            weight = graph.call_function(graph_ops.joined, ([node.args[1] for node in nodes],))
             bias = None
             if not no_bias:
-                bias = graph.call_function(kernels.joined, ([node.args[2] for node in nodes],))
+                bias = graph.call_function(graph_ops.joined, ([node.args[2] for node in nodes],))
             values = torch.cat([value_of(node) for node in nodes], dim=-1)
             weight.meta["val"] = torch.cat([value_of(node.args[1]) for node in nodes])
             whole, start = new_call(graph, values, aten.linear.default, x, weight, bias), 0
@@ -99,12 +99,12 @@ def pack_linears(graph: fx.Graph, static: set[Node]) -> None:
         residual = _residual(node)
         last = node if residual is None else residual[0]
         with graph.inserting_before(last):
-            packed = graph.call_function(kernels.pack_linear, (weight, rows))
+            packed = graph.call_function(graph_ops.pack_linear, (weight, rows))
             if residual is None:
-                new = new_call(graph, value, kernels.packed_linear, x, packed, bias, rows, width)
+                new = new_call(graph, value, graph_ops.packed_linear, x, packed, bias, rows, width)
             else:
                 arguments = (x, packed, bias, residual[1], rows, width)
-                new = new_call(graph, value_of(last), kernels.packed_linear_add, *arguments)
+                new = new_call(graph, value_of(last), graph_ops.packed_linear_add, *arguments)
         last.replace_all_uses_with(new)
         erase_dead(last)
 
@@ -121,8 +121,8 @@ def pack_convs(graph: fx.Graph, static: set[Node]) -> None:
             continue
         how = (list(stride), list(padding), list(dilation), groups)
         with graph.inserting_before(node):
-            packed = graph.call_function(kernels.pack_conv, (weight, *how, list(shape_of(x))))
-            new = new_call(graph, value, kernels.packed_conv, x, packed, bias, *how)
+            packed = graph.call_function(graph_ops.pack_conv, (weight, *how, list(shape_of(x))))
+            new = new_call(graph, value, graph_ops.packed_conv, x, packed, bias, *how)
         node.replace_all_uses_with(new)
         graph.erase_node(node)
 
@@ -131,7 +131,7 @@ def fuse_products(graph: fx.Graph, weights: Sequence[Node]) -> None:
     """Put packed products where weights are multiplied."""
     static = hoist(graph, weights)
     pack_convs(graph, static)
-    if not kernels.CONVOLVES:
+    if not graph_ops.CONVOLVES:
         products_of_parts(graph, static)
     join_linears(graph, hoist(graph, weights))
     sums_before_views(graph)

@@ -1,4 +1,4 @@
-"""Norms with the sums around them, on a GPU: `kernels.norm_silu_of_sum`.
+"""Norms with the sums around them, on a GPU: `graph_ops.norm_silu_of_sum`.
 
     s = cat(conv(x) + bias + embedding + residual, skip);  y = norm(s);  others read s, too
 
@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from .fuse_norms import channel_rows, channel_vector, is_map, per_channel
+from .graph_ops import norm_silu
 from .graphs import (
     Node,
     calls,
@@ -29,7 +30,6 @@ from .graphs import (
     shape_of,
     value_of,
 )
-from .kernels import norm_silu
 from .live_ops import norm_silu_and_sum, norm_silu_of_sum
 from .move_views import new_call
 
@@ -106,7 +106,7 @@ class _Norm:
 
     Attributes:
         last: the node whose place it takes.
-        norm: weight, bias, scale, shift, eps, activate of `kernels.norm_silu`, with the groups before them.
+        norm: weight, bias, scale, shift, eps, activate of `graph_ops.norm_silu`, with the groups before them.
         terms: what is added up before it, x first.
         total: the node that is that sum, if others read it.
         x2: what is joined behind it.

@@ -1,6 +1,6 @@
 """The operations of a graph whose weights stay where they are: opaque to inductor, in memory like eager torch's.
 
-fastdiff::norm_silu    `kernels.norm_silu`; the result has the type and, where x is dense, the strides of x
+fastdiff::norm_silu    `graph_ops.norm_silu`; the result has the type and, where x is dense, the strides of x
 fastdiff::norm_silu_of_sum  the same of a sum of maps; fastdiff::norm_silu_and_sum returns the sum, too
 fastdiff::attention    `fastdiff.ops.attention`, where a network calls it
 fastdiff::attention_by attention on the backends that the network's author allowed
@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fastdiff.ops.feature_maps import dense
 from fastdiff.ops.norm_sums import empty_map
 
-from . import kernels
+from . import graph_ops
 
 _LIBRARY = torch.library.Library("fastdiff", "FRAGMENT")
 _FLAGS = (
@@ -59,7 +59,7 @@ def _attention_by(
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    return _laid_out(kernels.attention(q, k, v, scale), q, v)
+    return _laid_out(graph_ops.attention(q, k, v, scale), q, v)
 
 
 def _laid_out(out: Tensor, q: Tensor, v: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ _LIBRARY.define(
     "norm_silu(Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? scale, Tensor? shift, float eps, "
     "bool activate) -> Tensor"
 )
-_LIBRARY.impl("norm_silu", kernels.norm_silu, "CompositeExplicitAutograd")
+_LIBRARY.impl("norm_silu", graph_ops.norm_silu, "CompositeExplicitAutograd")
 torch.library.register_fake("fastdiff::norm_silu", lambda x, *_: _like(x), lib=_LIBRARY)
 _OF_SUM = (
     "(Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? scale, Tensor? shift, float eps, bool activate, "
@@ -100,13 +100,13 @@ def _fake_and_sum(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 def _and_sum(x: Tensor, groups: int, *rest: Any) -> tuple[Tensor, Tensor]:
-    whole: Any = kernels.norm_silu_of_sum
+    whole: Any = graph_ops.norm_silu_of_sum
     both: tuple[Tensor, Tensor] = whole(x, groups, *rest, with_sum=True)
     return both
 
 
 _LIBRARY.define(f"norm_silu_of_sum{_OF_SUM}Tensor")
-_LIBRARY.impl("norm_silu_of_sum", kernels.norm_silu_of_sum, "CompositeExplicitAutograd")
+_LIBRARY.impl("norm_silu_of_sum", graph_ops.norm_silu_of_sum, "CompositeExplicitAutograd")
 torch.library.register_fake("fastdiff::norm_silu_of_sum", _fake_of_sum, lib=_LIBRARY)
 _LIBRARY.define(f"norm_silu_and_sum{_OF_SUM}(Tensor, Tensor)")
 _LIBRARY.impl("norm_silu_and_sum", _and_sum, "CompositeExplicitAutograd")

@@ -9,10 +9,10 @@ import operator
 
 from torch import fx
 
-from . import kernels
+from . import graph_ops
 from .graphs import Node, calls, is_call, shape_of
 
-_MAKERS = (kernels.conv3x3, kernels.conv1x1)
+_MAKERS = (graph_ops.conv3x3, graph_ops.conv1x1)
 
 
 def _part(maker: Node, index: int) -> Node:
@@ -42,13 +42,13 @@ def statistics_of(graph: fx.Graph, x: Node) -> Node:
     if is_call(x, *_MAKERS):
         return _part(x, 1) if x.kwargs else _split(graph, x)
     for user in x.users:
-        if is_call(user, kernels.statistics_of):
+        if is_call(user, graph_ops.statistics_of):
             return user
     after = x.next
     while after.op == "placeholder":
         after = after.next
     with graph.inserting_before(after):
-        return graph.call_function(kernels.statistics_of, (x,))
+        return graph.call_function(graph_ops.statistics_of, (x,))
 
 
 def factors_of(
@@ -65,15 +65,15 @@ def factors_of(
         with graph.inserting_before(before):
             second = sums[1] if sums[1:] else None
             arguments = (sums[0], second, groups, weight, bias, scale, shift, eps, size[1])
-            return graph.call_function(kernels.group_factors, arguments), None
+            return graph.call_function(graph_ops.group_factors, arguments), None
     with graph.inserting_before(before):
-        rows = graph.call_function(kernels.channel_factors, (*size, weight, scale, shift))
-        return rows, graph.call_function(kernels.pixel_factors, (current(x), current(x2), eps))
+        rows = graph.call_function(graph_ops.channel_factors, (*size, weight, scale, shift))
+        return rows, graph.call_function(graph_ops.pixel_factors, (current(x), current(x2), eps))
 
 
 def taken_by_products(graph: fx.Graph) -> None:
     """Statistics that read a map are taken where it is made, if a product that came later now makes it."""
-    for node in calls(graph, kernels.statistics_of):
+    for node in calls(graph, graph_ops.statistics_of):
         x = node.args[0]
         if is_call(x, *_MAKERS) or (is_call(x, operator.getitem) and is_call(x.args[0], *_MAKERS)):
             node.replace_all_uses_with(statistics_of(graph, x))

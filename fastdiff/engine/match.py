@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from . import kernels, live_ops
+from . import graph_ops, live_ops
 from .fold import hoist
 from .fuse_attention import fuse_attention, own_attention
 from .fuse_convs import fuse_convs
@@ -41,7 +41,7 @@ def match(graph: fx.Graph, weights: Sequence[Node], settings: Settings) -> None:
     fuse_products(graph, weights)
 
 
-_OPAQUE = {kernels.norm_silu: live_ops.norm_silu, kernels.attention: live_ops.attention}
+_OPAQUE = {graph_ops.norm_silu: live_ops.norm_silu, graph_ops.attention: live_ops.attention}
 
 
 def match_live(graph: fx.Graph) -> None:

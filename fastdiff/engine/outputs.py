@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx
 from torch.fx import Node
 
+from .graph_ops import fresh
 from .graphs import storage_of, value_of
-from .kernels import fresh
 
 aten = torch.ops.aten
 

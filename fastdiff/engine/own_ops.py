@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from .graph_ops import attention, linear_attention, norm_silu
 from .graphs import Node, is_call, positions
-from .kernels import attention, linear_attention, norm_silu
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:

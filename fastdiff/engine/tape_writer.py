@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from fastdiff.ops.conv1x1 import last
 from fastdiff.ops.feature_maps import dense_floats, plain_rows
 
-from . import kernels
+from . import graph_ops
 from .buffers import Buffers, address, tensors_in
 from .fuse_sinusoids import sinusoids
 from .graphs import Node, attribute_of
@@ -20,18 +20,18 @@ from .tape import Tape
 
 _tape = torch.ops.fastdiff
 Form = Callable[[Tensor], Any]
-_MAP: Form = kernels.channels_last
+_MAP: Form = graph_ops.channels_last
 #: What a tape can hold, with the form that each kernel brings its operands to, by their positions; others are dense.
 _FORMS: dict[Any, dict[int, Form]] = {
-    kernels.conv3x3: {0: _MAP, 1: _MAP, 4: dense_floats, 9: plain_rows, 10: _MAP},
-    kernels.conv1x1: {0: last, 1: last, 7: last},
-    kernels.statistics_of: {0: _MAP},
-    kernels.group_factors: {5: plain_rows, 6: plain_rows},
-    kernels.channel_factors: {2: dense_floats, 3: plain_rows, 4: plain_rows},
-    kernels.pixel_factors: {0: _MAP, 1: _MAP},
+    graph_ops.conv3x3: {0: _MAP, 1: _MAP, 4: dense_floats, 9: plain_rows, 10: _MAP},
+    graph_ops.conv1x1: {0: last, 1: last, 7: last},
+    graph_ops.statistics_of: {0: _MAP},
+    graph_ops.group_factors: {5: plain_rows, 6: plain_rows},
+    graph_ops.channel_factors: {2: dense_floats, 3: plain_rows, 4: plain_rows},
+    graph_ops.pixel_factors: {0: _MAP, 1: _MAP},
     sinusoids: {0: dense_floats},
-    kernels.attention: dict.fromkeys(range(3), lambda t: t),
-    kernels.linear_attention: dict.fromkeys(range(5), lambda t: t),
+    graph_ops.attention: dict.fromkeys(range(3), lambda t: t),
+    graph_ops.linear_attention: dict.fromkeys(range(5), lambda t: t),
 }
 
 
@@ -128,7 +128,7 @@ class _Writer:
 
     def _fits(self, node: Node) -> bool:
         """Whether a kernel takes these operands as they are: attention reads what fits, and copies nothing."""
-        if node.target not in (kernels.attention, kernels.linear_attention):
+        if node.target not in (graph_ops.attention, graph_ops.linear_attention):
             return True
         read = node.all_input_nodes
         floats = all(self._values[n].dtype == torch.float32 for n in read)

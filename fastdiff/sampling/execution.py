@@ -61,7 +61,7 @@ def _worth_compiling(task: Run, x: Tensor) -> bool:
         evaluate.one_by_one or None,
         forced_backend(),
     )
-    able = x.device.type == "cpu" and engine.kernels.CONVOLVES and len(task.table) >= AUTO_ROWS
+    able = x.device.type == "cpu" and engine.graph_ops.CONVOLVES and len(task.table) >= AUTO_ROWS
     if not able or any(one is not None for one in special):
         return False
     return worth_compiling(

@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastdiff
-from fastdiff.engine import kernels
+from fastdiff.engine import graph_ops
 from fastdiff.engine.fuse_attention import fuse_attention
 from fastdiff.engine.normalise import normalise
 
@@ -69,7 +69,7 @@ def test_our_own_network(norm, time_embedding):
     compare(net, fastdiff.compile(net), (2, 3, 16, 16))
 
 
-@pytest.mark.skipif(not kernels.ATTENDS_LINEARLY, reason="the C++ backend is not built")
+@pytest.mark.skipif(not graph_ops.ATTENDS_LINEARLY, reason="the C++ backend is not built")
 def test_attention_of_this_package_in_cpp():
     """It writes into memory made beforehand, which must not drive the graph back to eager torch."""
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastdiff.engine import explain
-from fastdiff.engine.kernels import CONVOLVES
+from fastdiff.engine.graph_ops import CONVOLVES
 
 from .spelled import SpelledUNet
 

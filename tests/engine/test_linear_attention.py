@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastdiff.engine import kernels
+from fastdiff.engine import graph_ops
 from fastdiff.engine.fuse_linear_attention import fuse_linear_attention
 from fastdiff.engine.normalise import normalise
 
-pytestmark = pytest.mark.skipif(not kernels.ATTENDS_LINEARLY, reason="the C++ backend is not built")
+pytestmark = pytest.mark.skipif(not graph_ops.ATTENDS_LINEARLY, reason="the C++ backend is not built")
 B, H, D, E, N, L = 2, 3, 8, 6, 70, 4
 CHANNELS_FIRST = ((B, H, D, N), (B, H, D, N), (B, H, E, N), (B, H, D, L), (B, H, E, L))
 ROWS_FIRST = ((B, H, N, D), (B, H, N, D), (B, H, N, E), (B, H, L, D), (B, H, L, E))
@@ -70,6 +70,6 @@ def test_spellings(attend, sizes, fuses):
 def test_memory_of_a_wrong_shape_is_refused():
     q, k, v = torch.randn(1, 1, 4, 2), torch.randn(1, 1, 4, 2), torch.randn(1, 1, 4, 2)
     with pytest.raises(RuntimeError, match="memory must have the leading dimensions of q"):
-        kernels.linear_attention(q, k, v, k.expand(1, 2, 4, 2), v.expand(1, 2, 4, 2), 1.0)
+        graph_ops.linear_attention(q, k, v, k.expand(1, 2, 4, 2), v.expand(1, 2, 4, 2), 1.0)
     with pytest.raises(RuntimeError, match="memory_k and memory_v must come together"):
-        kernels.linear_attention(q, k, v, k, None, 1.0)
+        graph_ops.linear_attention(q, k, v, k, None, 1.0)

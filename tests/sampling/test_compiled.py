@@ -62,7 +62,7 @@ def test_small_runs_are_ruled_out_without_counting(monkeypatch: pytest.MonkeyPat
         assert len(counted) == times
 
 
-@pytest.mark.skipif(not engine.kernels.CONVOLVES, reason="the C++ backend is not built")
+@pytest.mark.skipif(not engine.graph_ops.CONVOLVES, reason="the C++ backend is not built")
 def test_auto_compiles_from_a_number_of_operations_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
