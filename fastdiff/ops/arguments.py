@@ -56,7 +56,7 @@ def device_row(row: int | Tensor) -> tuple[Tensor | None, int]:
     """
     if isinstance(row, Tensor):
         return row, 0
-    if not isinstance(row, int | torch.SymInt):
+    if not isinstance(row, (int, torch.SymInt)):
         raise TypeError(f"row must be a whole number, got {type(row).__name__}")
     return None, operator.index(row)
 

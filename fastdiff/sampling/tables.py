@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -96,7 +97,7 @@ def _check_numbers(solver: Callable[..., StepTable], options: dict[str, Any]) ->
         if name not in options or not isinstance(parameter.default, float):
             continue
         try:
-            float(options[name])
+            math.isnan(options[name])  # unlike float, it takes no text
         except (TypeError, ValueError):
             raise TypeError(f"sample: {name} must be a number, got {options[name]!r}") from None
 

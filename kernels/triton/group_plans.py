@@ -132,7 +132,7 @@ def plan_of(layout: Layout, groups: int, size: int, held: int, of_thread: int) -
 
 def _slab(layout: Layout, per_group: int, size: int, held: int, of_thread: int) -> Plan | None:
     lanes, pixels = power(per_group), power(layout.pixels)
-    most = held if lanes == per_group or not layout.last else min(held, PADDED)
+    most = held if lanes == per_group or not layout.last else max(held // 2, ALIGNED)
     slots = 1
     if layout.last:
         wanted = _neighbours(lanes * pixels, size * per_group, min(most, ALIGNED))
@@ -157,9 +157,8 @@ def _neighbours(elements: int, size: int, most: int) -> int:
 
 
 #: Elements of a slab up to which it has more groups than fill a sector, so that it begins and ends with whole ones.
+#: A slab with idle lanes may have as many, or half of `held`: larger ones took longer than two launches on an H100.
 ALIGNED = 8192
-#: Elements of a slab with idle lanes, at most: where it would be larger two launches are as fast.
-PADDED = 16384
 
 
 def _split(layout: Layout, per_group: int, size: int) -> Plan:

@@ -7,9 +7,11 @@ from functools import partial
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from fastdiff.kernels import group_norm_silu as kernels
-from fastdiff.kernels.group_plans import Plan, plan_of
-from fastdiff.kernels.maps import layout_of
+from fastdiff.kernels.group_plans import Cut, Plan, block_of_channels, part_of_pixels, plan_of
+from fastdiff.kernels.maps import Map, layout_of, place
 from hypothesis import example, given, settings
 
 from fastdiff.ops import group_norm_silu, rms_norm_silu, use_backend
@@ -96,10 +98,20 @@ def test_parts_that_begin_apart_keep_their_digits(monkeypatch):
     assert abs(statistics[0, 0, 2] / deviation - 1) < 2e-7
 
 
+@triton.jit
+def places_kernel(out, m, cut, WIDE: tl.constexpr):
+    sample, _, c, _, part = block_of_channels(cut, WIDE, 4)
+    _, _, lane, p = part_of_pixels(cut, part, WIDE, 2)
+    tl.store(out + tl.arange(0, 4)[:, None] * 2 + lane[None, :], place(m, sample, c, p))
+
+
 def test_places_of_wide_samples_do_not_wrap():
-    """A sample of 2**31 elements and more is never a slab, whose places have 32 bits."""
+    """A sample of 2**31 elements and more is never a slab, whose places have 32 bits; others have 64."""
     wide = layout_of(torch.empty(1, 2**16, 2**15, 1, device="meta"))
     assert wide.wide and not plan_of(wide, 2**16, 4, 32768, 32).slab
+    out = torch.zeros(4, 2, dtype=torch.int64)
+    places_kernel[(1,)](out, Map(None, 2**32, 2**30, 1), Cut(4, 2**30, 1, 4, 1, 1, 1, 2**30), WIDE=True)
+    assert out.tolist() == [[c * 2**30, c * 2**30 + 1] for c in range(4)]
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_seeds_as_a_tensor_keep_their_bits() -> None:
         ({"clip": ("a", "b")}, "clip must be"),
         ({"seeds": 3}, "seeds must be integers, a list of them, got int"),
         ({"seeds": {3, 5}}, "seeds must be integers, a list of them, got set"),
-        ({"eta": "a"}, "eta must be a number, got 'a'"),
+        ({"eta": "0.5"}, "eta must be a number, got '0.5'"),
         ({"cond": IMAGE[None].to("meta")}, "cond must be a dense tensor of real numbers"),
         ({"cond": IMAGE[None].to_sparse()}, "cond must be a dense tensor of real numbers"),
         ({"cond": torch.nested.nested_tensor([IMAGE, IMAGE])}, "cond must be .*, got a nested one"),
